@@ -1,0 +1,21 @@
+//! The seams of Tidings as traits.
+//!
+//! - [`Engine`] is the log behind the hub, and [`Feed`] is how it reports back. An engine knows topics,
+//!   drafts and offsets; it knows no connections, protocols or permissions.
+//! - [`Conversation`] is one peer's protocol state: bytes in, commands out, frames back. It never sees a
+//!   socket, a clock, permissions, the engine or another peer.
+//! - [`Clock`] is where time comes from.
+
+pub mod clock;
+pub mod conversation;
+pub mod engine;
+
+pub use clock::{Clock, ManualClock, SystemClock, Tick};
+pub use conversation::{
+    Command, Conversation, Ending, Event, Framing, Gap, GapReason, Start, SubscriptionKey, Tag,
+    Turn,
+};
+pub use engine::{
+    Answer, Commit, Engine, EngineHealth, EngineStats, Feed, Page, PublishError, ReadError,
+    ReadFrom, ReadRequest, ReplyTo, Submission, SubmitError, TopicInfo, TopicsPage, TopicsQuery,
+};
