@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The hub: what happens between an adapter and the log.
+//!
+//! - A [`Shard`] owns its connections, their outboxes and their subscriptions. It is single-threaded and has
+//!   no sockets and no clock: whoever drives it passes bytes and times in and writes outboxes out.
+//! - [`Inboxes`] is the engine's feed: it hands every committed batch to every shard as one `Arc`, and
+//!   answers to the shard that asked.
+//! - [`gate`] is the only permission check. Nothing behind it takes what it did not admit.
+//!
+//! Invariants:
+//! - A subscription delivers every matching message after its start, in order, once, or a gap event that says
+//!   that some may be missing. A full outbox or inbox is never an error.
+//! - A message that matches several subscriptions of one connection is delivered once on that connection.
+//! - Memory is bounded by the limits: outboxes, inboxes, the tail, reads and publishes in flight.
+
+pub mod gate;
+pub mod inbox;
+pub mod metrics;
+pub mod outbox;
+pub mod shard;
+mod tail;
+mod trie;
+mod wheel;
+
+pub use inbox::{Inbox, Inboxes};
+pub use metrics::{Metrics, SharedMetrics};
+pub use outbox::Outbox;
+pub use shard::{ConnectionId, Shard, ShardConfig};

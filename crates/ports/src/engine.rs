@@ -97,8 +97,12 @@ pub enum ReadFrom {
     },
     /// At the oldest of the newest N matching messages; N is at least 1.
     Last(u64),
-    /// Only the retained message of each matching topic, in offset order.
-    Retained,
+    /// Only the retained message of each matching topic, in offset order, after this offset (0 for all).
+    /// `Page::at_head` then says that there are no more of them; `scanned_to` is where to read on.
+    Retained {
+        /// Exclusive.
+        after: Offset,
+    },
 }
 
 /// A read of one page.

@@ -1,0 +1,230 @@
+//! The only permission check, and the limits on what a peer may ask.
+//!
+//! `Admitted` has no constructor outside this module: what is not admitted cannot reach the engine or a
+//! subscription.
+
+use tidings_ports::Start;
+use tidings_types::{Draft, Limits, Principal, Refusal, RefusalCode, TopicFilter};
+
+/// Something that passed the gate.
+#[derive(Debug)]
+pub struct Admitted<T>(T);
+
+impl<T> Admitted<T> {
+    /// What was admitted, to look at.
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+
+    /// What was admitted.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// Admits drafts to be published together.
+pub fn publish(
+    principal: &Principal,
+    drafts: Vec<Draft>,
+    limits: &Limits,
+) -> Result<Admitted<Vec<Draft>>, Refusal> {
+    if drafts.is_empty() {
+        return Err(Refusal::new(
+            RefusalCode::BadRequest,
+            "there is no message to publish: send at least one",
+        ));
+    }
+    if drafts.len() > limits.batch_messages_max {
+        let detail = format!(
+            "{} messages in one batch; at most {} are taken (limits.batch_messages_max): split it",
+            drafts.len(),
+            limits.batch_messages_max
+        );
+        return Err(Refusal::new(RefusalCode::BatchTooLarge, detail));
+    }
+    for draft in &drafts {
+        check_size(draft, limits)?;
+        check_publish(principal, draft)?;
+    }
+    Ok(Admitted(drafts))
+}
+
+fn check_size(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
+    let too_large = |what: &str, size: usize, max: usize, limit: &str| {
+        let detail = format!("{what} has {size}, at most {max} are taken (limits.{limit})");
+        Err(Refusal::new(RefusalCode::MessageTooLarge, detail))
+    };
+    if draft.payload.len() > limits.message_bytes_max {
+        return too_large(
+            "the message in bytes",
+            draft.payload.len(),
+            limits.message_bytes_max,
+            "message_bytes_max",
+        );
+    }
+    let headers = &draft.properties.headers;
+    if headers.len() > limits.message_headers_max {
+        return too_large(
+            "the message in headers",
+            headers.len(),
+            limits.message_headers_max,
+            "message_headers_max",
+        );
+    }
+    let properties = draft.properties.size();
+    if properties > limits.message_header_bytes_max {
+        return too_large(
+            "the message in bytes of headers",
+            properties,
+            limits.message_header_bytes_max,
+            "message_header_bytes_max",
+        );
+    }
+    match &draft.key {
+        Some(key) if key.is_empty() || key.len() > limits.key_bytes_max => Err(Refusal::new(
+            RefusalCode::BadParameter,
+            format!(
+                "an idempotency key has 1 to {} bytes (limits.key_bytes_max)",
+                limits.key_bytes_max
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_publish(principal: &Principal, draft: &Draft) -> Result<(), Refusal> {
+    if principal.grants.may_publish(&draft.topic) {
+        return Ok(());
+    }
+    let detail = if draft.topic.is_reserved() {
+        format!(
+            "topics that begin with `$` are the server's own: publish to another one than `{}`",
+            draft.topic
+        )
+    } else {
+        format!("`{}` may not publish to `{}`", principal.name, draft.topic)
+    };
+    Err(Refusal::new(RefusalCode::Forbidden, detail))
+}
+
+/// Filters with a start, for a subscription or a read.
+#[derive(Debug)]
+pub struct Wanted {
+    /// At least one.
+    pub filters: Vec<TopicFilter>,
+    /// Where to start.
+    pub start: Start,
+}
+
+/// Admits a subscription, or a read of the log.
+pub fn subscribe(
+    principal: &Principal,
+    wanted: Wanted,
+    limits: &Limits,
+) -> Result<Admitted<Wanted>, Refusal> {
+    let Wanted { filters, start } = &wanted;
+    if filters.is_empty() {
+        return Err(Refusal::new(
+            RefusalCode::BadFilter,
+            "no topic is named: name at least one",
+        ));
+    }
+    if filters.len() > limits.filters_per_subscription_max {
+        let detail = format!(
+            "{} topics in one subscription; at most {} are taken (limits.filters_per_subscription_max): use a wildcard, or several subscriptions",
+            filters.len(),
+            limits.filters_per_subscription_max
+        );
+        return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
+    }
+    if let Some(filter) = filters
+        .iter()
+        .find(|filter| !principal.grants.may_subscribe(filter))
+    {
+        let detail = if filter.as_str().starts_with('$') {
+            format!("topics that begin with `$` are the server's own: `{filter}` is closed")
+        } else {
+            format!("`{}` may not subscribe to `{filter}`", principal.name)
+        };
+        return Err(Refusal::new(RefusalCode::Forbidden, detail));
+    }
+    match start {
+        Start::Last(n) if *n == 0 || *n > limits.last_messages_max => Err(Refusal::new(
+            RefusalCode::BadParameter,
+            format!(
+                "`last` is 1 to {} (limits.last_messages_max)",
+                limits.last_messages_max
+            ),
+        )),
+        _ => Ok(Admitted(wanted)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use bytestring::ByteString;
+    use tidings_types::Topic;
+
+    fn draft(topic: &str, payload: usize) -> Draft {
+        Draft::new(Topic::new(topic).unwrap(), Bytes::from(vec![b'x'; payload]))
+    }
+
+    #[test]
+    fn drafts_over_a_limit_are_refused_with_its_name() {
+        let limits = Limits {
+            message_bytes_max: 10,
+            batch_messages_max: 2,
+            ..Limits::default()
+        };
+        let someone = Principal::anonymous();
+        let mut keyed = draft("a", 1);
+        keyed.key = Some(ByteString::from("k".repeat(257)));
+        let mut heavy = draft("a", 1);
+        heavy.properties.headers =
+            vec![(ByteString::from("h"), ByteString::from("v".repeat(9000)))];
+        for (drafts, expect) in [
+            (vec![draft("a", 10)], None),
+            (vec![draft("a", 11)], Some(RefusalCode::MessageTooLarge)),
+            (
+                vec![draft("a", 1), draft("a", 1), draft("a", 1)],
+                Some(RefusalCode::BatchTooLarge),
+            ),
+            (vec![], Some(RefusalCode::BadRequest)),
+            (vec![draft("$sys/x", 1)], Some(RefusalCode::Forbidden)),
+            (vec![keyed], Some(RefusalCode::BadParameter)),
+            (vec![heavy], Some(RefusalCode::MessageTooLarge)),
+        ] {
+            let got = publish(&someone, drafts, &limits)
+                .err()
+                .map(|refusal| refusal.code);
+            assert_eq!(got, expect);
+        }
+    }
+
+    #[test]
+    fn subscriptions_are_judged_by_the_filter_as_a_whole() {
+        let limits = Limits::default();
+        let mut someone = Principal::anonymous();
+        someone.grants.subscribe = vec![TopicFilter::new("a/+").unwrap()];
+        for (filter, start, good) in [
+            ("a/b", Start::Latest, true),
+            ("a/+", Start::Earliest, true),
+            ("a/#", Start::Latest, false),
+            ("$sys/#", Start::Latest, false),
+            ("a/b", Start::Last(0), false),
+            ("a/b", Start::Last(10_001), false),
+        ] {
+            let wanted = Wanted {
+                filters: vec![TopicFilter::new(filter).unwrap()],
+                start,
+            };
+            assert_eq!(
+                subscribe(&someone, wanted, &limits).is_ok(),
+                good,
+                "{filter}"
+            );
+        }
+    }
+}

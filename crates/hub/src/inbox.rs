@@ -1,0 +1,189 @@
+//! What reaches a shard from outside its thread: committed batches, and answers of the engine.
+//!
+//! An inbox is bounded. When a shard falls so far behind that its inbox is full of batches, the batches are
+//! dropped and the shard is told to what offset: its live subscriptions then read the log. Answers are
+//! bounded by what the shard asked for, so they are never dropped.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tidings_ports::{Answer, Commit, Feed, Page, ReadError, ReplyTo};
+use tidings_types::{Batch, Limits, Offset, Storage, Topic};
+
+/// Live-only topics named in one `Lagged` note; over it every subscription is told of a gap.
+const LIVE_ONLY_TOPICS_MAX: usize = 256;
+
+/// Batches that did not fit.
+#[derive(Debug, Default)]
+pub(crate) struct Lagged {
+    /// The last offset that was dropped.
+    pub to: Offset,
+    /// The topics of dropped messages that are in no log.
+    pub live_only: Vec<Topic>,
+    /// Whether there were more such topics than are named.
+    pub live_only_more: bool,
+}
+
+/// One thing to do for a shard.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// Committed messages, after those of every earlier note.
+    Batch(Arc<Batch>),
+    /// Batches are missing here.
+    Lagged(Lagged),
+    /// The engine answers.
+    Answer(u64, Answer),
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    notes: VecDeque<Note>,
+    batches: usize,
+    bytes: usize,
+}
+
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// The inbox of one shard.
+pub struct Inbox {
+    waiting: Mutex<Waiting>,
+    wake: OnceLock<Wake>,
+    batches_max: usize,
+    bytes_max: usize,
+}
+
+impl Inbox {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            wake: OnceLock::new(),
+            batches_max: limits.inbox_batches_max,
+            bytes_max: limits.inbox_bytes_max,
+        }
+    }
+
+    /// Sets what is called, from any thread, when something arrives in an empty inbox. The first call
+    /// counts.
+    pub fn on_arrival(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let set = self.wake.set(Box::new(wake));
+        debug_assert!(set.is_ok(), "an inbox has one owner");
+    }
+
+    /// Takes everything that waits, into an empty queue.
+    pub(crate) fn take(&self, into: &mut VecDeque<Note>) {
+        debug_assert!(into.is_empty());
+        let mut waiting = self.lock();
+        std::mem::swap(&mut waiting.notes, into);
+        waiting.batches = 0;
+        waiting.bytes = 0;
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Waiting)) {
+        let was_empty = {
+            let mut waiting = self.lock();
+            let was_empty = waiting.notes.is_empty();
+            put(&mut waiting);
+            was_empty && !waiting.notes.is_empty()
+        };
+        if let (true, Some(wake)) = (was_empty, self.wake.get()) {
+            wake();
+        }
+    }
+
+    fn put_batch(&self, waiting: &mut Waiting, batch: &Arc<Batch>) {
+        let full = waiting.batches >= self.batches_max || waiting.bytes >= self.bytes_max;
+        if !full {
+            waiting.batches += 1;
+            waiting.bytes += batch.bytes;
+            waiting.notes.push_back(Note::Batch(Arc::clone(batch)));
+            return;
+        }
+        // Answers may stand behind the last dropped batch; they do not depend on its place.
+        let last = waiting
+            .notes
+            .iter_mut()
+            .rev()
+            .find(|note| !matches!(note, Note::Answer(..)));
+        let mut fresh = Lagged::default();
+        let lagged = match last {
+            Some(Note::Lagged(lagged)) => lagged,
+            _ => &mut fresh,
+        };
+        lagged.to = batch.last();
+        for message in batch
+            .messages
+            .iter()
+            .filter(|message| message.storage == Storage::None)
+        {
+            if lagged.live_only.contains(&message.topic) {
+                continue;
+            }
+            if lagged.live_only.len() < LIVE_ONLY_TOPICS_MAX {
+                lagged.live_only.push(message.topic.clone());
+            } else {
+                lagged.live_only_more = true;
+            }
+        }
+        if fresh.to > Offset::ZERO {
+            waiting.notes.push_back(Note::Lagged(fresh));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The inboxes of all shards: the feed that the engine reports to.
+pub struct Inboxes {
+    inboxes: Vec<Arc<Inbox>>,
+}
+
+impl Inboxes {
+    /// One inbox for each of `shards` shards.
+    #[must_use]
+    pub fn new(shards: usize, limits: &Limits) -> Self {
+        Self {
+            inboxes: (0..shards).map(|_| Arc::new(Inbox::new(limits))).collect(),
+        }
+    }
+
+    /// The inbox of a shard.
+    #[must_use]
+    pub fn of(&self, shard: usize) -> Arc<Inbox> {
+        Arc::clone(&self.inboxes[shard])
+    }
+}
+
+impl Feed for Inboxes {
+    fn committed(&self, commit: Commit) {
+        let Commit { batch, answers } = commit;
+        let mut by_shard: Vec<Vec<(u64, Answer)>> = Vec::new();
+        by_shard.resize_with(self.inboxes.len(), Vec::new);
+        for (reply, answer) in answers {
+            by_shard[reply.shard].push((reply.token, answer));
+        }
+        for (inbox, answers) in self.inboxes.iter().zip(by_shard) {
+            if answers.is_empty() && batch.is_none() {
+                continue;
+            }
+            inbox.put(|waiting| {
+                // Receipts come before the fan-out: a publisher that also subscribes learns its offset first.
+                for (token, answer) in answers {
+                    waiting.notes.push_back(Note::Answer(token, answer));
+                }
+                if let Some(batch) = &batch {
+                    inbox.put_batch(waiting, batch);
+                }
+            });
+        }
+    }
+
+    fn read(&self, reply: ReplyTo, result: Result<Page, ReadError>) {
+        self.inboxes[reply.shard].put(|waiting| {
+            waiting
+                .notes
+                .push_back(Note::Answer(reply.token, Answer::Read(result)));
+        });
+    }
+}

@@ -1,0 +1,93 @@
+//! One peer.
+
+use std::sync::Arc;
+
+use tidings_ports::{Conversation, Ending, Tick};
+use tidings_types::{Offset, Origin, Principal, Protocol};
+
+use super::subscription::SubscriptionId;
+use crate::outbox::Outbox;
+
+/// Names a connection within its shard; never used again for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// The slot.
+    pub(crate) index: u32,
+    /// Tells the slot's occupants apart.
+    pub(crate) serial: u32,
+}
+
+impl ConnectionId {
+    /// The slot: small, and free again after the connection's end.
+    #[must_use]
+    pub fn slot(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// Whether a conversation ended its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It goes on.
+    No,
+    /// Write what is pending, then close.
+    AfterFlush,
+    /// Close.
+    AtOnce,
+}
+
+impl From<Ending> for Ended {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::AfterFlush => Self::AfterFlush,
+            Ending::AtOnce => Self::AtOnce,
+        }
+    }
+}
+
+pub(super) struct Connection {
+    pub id: ConnectionId,
+    pub conversation: Box<dyn Conversation>,
+    /// The conversation's, asked once.
+    pub protocol: Protocol,
+    pub principal: Arc<Principal>,
+    pub origin: Origin,
+    pub outbox: Outbox,
+    pub subscriptions: Vec<SubscriptionId>,
+    /// The last message that was offered live, so that a second subscription does not offer it again.
+    pub offered: Offset,
+    /// How many of its subscriptions wait for room in the outbox.
+    pub blocked: u32,
+    pub publishes_in_flight: usize,
+    pub wake: Option<Tick>,
+    /// The earliest entry in the wheel; `wake` may be later.
+    pub scheduled: Option<Tick>,
+    pub dirty: bool,
+    pub ended: Ended,
+}
+
+impl Connection {
+    pub fn new(
+        id: ConnectionId,
+        conversation: Box<dyn Conversation>,
+        principal: Arc<Principal>,
+        origin: Origin,
+    ) -> Self {
+        Self {
+            id,
+            protocol: conversation.protocol(),
+            conversation,
+            principal,
+            origin,
+            outbox: Outbox::default(),
+            subscriptions: Vec::new(),
+            offered: Offset::ZERO,
+            blocked: 0,
+            publishes_in_flight: 0,
+            wake: None,
+            scheduled: None,
+            dirty: false,
+            ended: Ended::No,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Live delivery: the path that every message takes for every live subscriber.
+
+use std::sync::Arc;
+
+use tidings_types::{Batch, Message, Offset, Storage, Timestamp};
+
+use super::Shard;
+use super::subscription::{LiveOnly, SlotFraming, Source};
+use crate::inbox::Lagged;
+
+impl Shard {
+    /// Offers each message of a batch to each live subscription that matches, and keeps the batch for those
+    /// that are a little behind.
+    pub(super) fn fan_out(&mut self, batch: Arc<Batch>) {
+        let now = self.clock.now();
+        let mut matched = std::mem::take(&mut self.matched);
+        let mut topic = None;
+        for message in &batch.messages {
+            // Neighbours of one topic are common, and nothing subscribes in between.
+            if topic != Some(&message.topic) {
+                self.trie.matches(&message.topic, &mut matched);
+                topic = Some(&message.topic);
+            }
+            self.formats.next_message();
+            for entry in &matched {
+                self.offer_live(entry.subscription as usize, message, now);
+            }
+        }
+        self.matched = matched;
+        self.tail.push(batch);
+    }
+
+    fn offer_live(&mut self, index: usize, message: &Message, now: Timestamp) {
+        let subscription = &mut self.subscriptions[index];
+        if subscription.source != Source::Live {
+            if message.storage == Storage::None {
+                LiveOnly::note(&mut subscription.live_only, message.offset, message.offset);
+            }
+            return;
+        }
+        let connection = &mut self.connections[subscription.connection.index as usize];
+        let own_echo = !subscription.echo && message.origin == connection.origin;
+        // `offered` also catches a subscription of which several filters match.
+        if message.offset <= subscription.cursor || connection.offered == message.offset || own_echo
+        {
+            return;
+        }
+        if message.is_expired(now) {
+            self.metrics.expired.add(1);
+            return;
+        }
+        if connection.outbox.bytes() >= self.limits.outbox_bytes_max {
+            // The message before this one is the last that it was given.
+            subscription.cursor = Offset(message.offset.0 - 1);
+            subscription.source = Source::Blocked;
+            if message.storage == Storage::None {
+                LiveOnly::note(&mut subscription.live_only, message.offset, message.offset);
+            }
+            connection.blocked += 1;
+            self.metrics.lagged.add(1);
+            self.metrics.catching_up.add(1);
+            return;
+        }
+        connection.offered = message.offset;
+        let before = connection.outbox.bytes();
+        match subscription.framing {
+            SlotFraming::Shared(slot) => {
+                connection
+                    .outbox
+                    .push(self.formats.frame(slot, message).clone());
+            }
+            SlotFraming::Own => {
+                let frames = &mut self.own_frames;
+                connection
+                    .conversation
+                    .frame(subscription.key, message, frames);
+                if frames.is_empty() {
+                    self.metrics.unframed.add(1);
+                }
+                for frame in frames.drain(..) {
+                    connection.outbox.push(frame);
+                }
+            }
+        }
+        let counts = &self.metrics.protocols[connection.protocol.index()];
+        counts.delivered.add(1);
+        counts
+            .delivered_bytes
+            .add((connection.outbox.bytes() - before) as u64);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(connection.id);
+        }
+    }
+
+    /// The inbox overflowed: what was live reads the log from where it was.
+    pub(super) fn fall_behind(&mut self, lagged: &Lagged) {
+        self.metrics.inbox_overflows.add(1);
+        let seen = self.tail.head();
+        self.tail.reset(lagged.to);
+        let mut behind = Vec::new();
+        for (_, subscription) in &mut self.subscriptions {
+            let misses = lagged.live_only_more
+                || lagged.live_only.iter().any(|topic| {
+                    subscription
+                        .filters
+                        .iter()
+                        .any(|filter| filter.matches(topic))
+                });
+            if subscription.source == Source::Live {
+                if subscription.cursor >= lagged.to {
+                    continue;
+                }
+                subscription.cursor = subscription.cursor.max(seen);
+                subscription.source = Source::Queued;
+                self.metrics.catching_up.add(1);
+                behind.push(subscription.id);
+            }
+            if misses {
+                LiveOnly::note(&mut subscription.live_only, seen.next(), lagged.to);
+            }
+        }
+        for id in behind {
+            self.advance(id);
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! One core's connections, outboxes and subscriptions.
+//!
+//! Whoever drives a shard calls [`Shard::connect`], [`Shard::receive`], [`Shard::drained`], [`Shard::tick`] and
+//! [`Shard::take_inbox`], and after each of them writes out the outboxes that [`Shard::take_dirty`] names.
+//! Nothing here blocks, and nothing here knows what a socket is.
+
+mod catchup;
+mod commands;
+mod connection;
+mod fanout;
+mod pending;
+mod subscription;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+use tidings_ports::{Clock, Command, Conversation, Engine, Event, Start, Tick};
+use tidings_types::{Cursor, Limits, Offset, Origin, Principal, Refusal, RefusalCode};
+
+use connection::Connection;
+pub use connection::{ConnectionId, Ended};
+use pending::Pending;
+pub use pending::{PublishReply, ReadReply};
+use subscription::{Formats, Subscription};
+
+use crate::inbox::{Inbox, Note};
+use crate::metrics::{Metrics, SharedMetrics};
+use crate::outbox::Outbox;
+use crate::tail::Tail;
+use crate::trie::{Entry, Trie};
+use crate::wheel::Wheel;
+
+/// How long a shard whose reads were all refused waits before it asks again.
+const READ_RETRY_MS: u64 = 20;
+
+/// What a shard is made of.
+pub struct ShardConfig {
+    /// Its number, from 0.
+    pub index: usize,
+    /// The log.
+    pub engine: Arc<dyn Engine>,
+    /// Its inbox.
+    pub inbox: Arc<Inbox>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The limits.
+    pub limits: Arc<Limits>,
+    /// Its own numbers.
+    pub metrics: Arc<Metrics>,
+    /// The numbers of all.
+    pub shared: Arc<SharedMetrics>,
+    /// Draws origins and jitter; differs between processes and shards.
+    pub seed: u64,
+}
+
+/// One core's part of the hub.
+pub struct Shard {
+    index: usize,
+    engine: Arc<dyn Engine>,
+    inbox: Arc<Inbox>,
+    clock: Arc<dyn Clock>,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+    shared: Arc<SharedMetrics>,
+    /// State of a small generator (splitmix64); never the same output twice in a row.
+    random: u64,
+    connections: Slab<Connection>,
+    subscriptions: Slab<Subscription>,
+    serial: u32,
+    trie: Trie,
+    tail: Tail,
+    wheel: Wheel<ConnectionId>,
+    formats: Formats,
+    pending: Pending,
+    /// Subscriptions that wait for a free read.
+    read_queue: VecDeque<subscription::SubscriptionId>,
+    /// Connections whose outbox or state changed since they were last taken.
+    dirty: Vec<ConnectionId>,
+    /// Commands that conversations gave and that are not yet carried out.
+    commands: VecDeque<(ConnectionId, Command)>,
+    /// Scratch, kept for its memory.
+    notes: VecDeque<Note>,
+    matched: Vec<Entry>,
+    due: Vec<(Tick, ConnectionId)>,
+    own_frames: Vec<Bytes>,
+}
+
+impl Shard {
+    /// A shard without connections, at the head of the log.
+    #[must_use]
+    pub fn new(config: ShardConfig) -> Self {
+        let head = config.engine.head();
+        Self {
+            index: config.index,
+            tail: Tail::new(head, config.limits.tail_bytes_max),
+            wheel: Wheel::new(config.clock.tick()),
+            engine: config.engine,
+            inbox: config.inbox,
+            clock: config.clock,
+            limits: config.limits,
+            metrics: config.metrics,
+            shared: config.shared,
+            random: config.seed,
+            connections: Slab::new(),
+            subscriptions: Slab::new(),
+            serial: 0,
+            trie: Trie::default(),
+            formats: Formats::default(),
+            pending: Pending::default(),
+            read_queue: VecDeque::new(),
+            dirty: Vec::new(),
+            commands: VecDeque::new(),
+            notes: VecDeque::new(),
+            matched: Vec::new(),
+            due: Vec::new(),
+            own_frames: Vec::new(),
+        }
+    }
+
+    /// Opens a connection and lets its conversation begin.
+    pub fn connect(
+        &mut self,
+        conversation: Box<dyn Conversation>,
+        principal: Arc<Principal>,
+    ) -> ConnectionId {
+        self.serial = self.serial.wrapping_add(1);
+        let origin = Origin(self.next_random());
+        let counts = &self.metrics.protocols[conversation.protocol().index()];
+        counts.connections.add(1);
+        counts.connections_total.add(1);
+        let serial = self.serial;
+        let entry = self.connections.vacant_entry();
+        let id = ConnectionId {
+            index: entry.key() as u32,
+            serial,
+        };
+        entry.insert(Connection::new(id, conversation, principal, origin));
+        self.converse(id, |conversation, turn| conversation.opened(turn));
+        self.settle();
+        id
+    }
+
+    /// Passes what the peer sent to its conversation. An unfinished rest stays in `input`.
+    pub fn receive(&mut self, id: ConnectionId, input: &mut BytesMut) {
+        self.converse(id, |conversation, turn| conversation.receive(input, turn));
+        self.settle();
+    }
+
+    /// The peer sent its last byte.
+    pub fn peer_finished(&mut self, id: ConnectionId) {
+        self.tell(id, Event::PeerFinished);
+        self.settle();
+    }
+
+    /// Forgets a connection: its socket is closed.
+    pub fn disconnect(&mut self, id: ConnectionId) {
+        if self.connection(id).is_none() {
+            return;
+        }
+        let connection = self.connections.remove(id.index as usize);
+        self.metrics.protocols[connection.protocol.index()]
+            .connections
+            .sub(1);
+        for subscription in connection.subscriptions {
+            self.remove_subscription(subscription);
+        }
+        self.start_reads();
+    }
+
+    /// Says goodbye to a connection: at the end of its conversation's farewell it ends by itself.
+    pub fn drain(
+        &mut self,
+        id: ConnectionId,
+        reconnect_after: std::time::Duration,
+        refusal: Refusal,
+    ) {
+        self.tell(
+            id,
+            Event::Drain {
+                reconnect_after,
+                refusal,
+            },
+        );
+        self.settle();
+    }
+
+    /// The connections that are open.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.connections.iter().map(|(_, connection)| connection.id)
+    }
+
+    /// What waits for a peer.
+    pub fn outbox(&mut self, id: ConnectionId) -> Option<&mut Outbox> {
+        self.connection(id).map(|connection| &mut connection.outbox)
+    }
+
+    /// Lets subscriptions that waited for room in the outbox go on. Call it after each write that made room.
+    pub fn drained(&mut self, id: ConnectionId) {
+        let low_water = self.limits.outbox_bytes_max / 2;
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if connection.outbox.bytes() > low_water || connection.blocked == 0 {
+            return;
+        }
+        for index in 0..self.connections[id.index as usize].subscriptions.len() {
+            let subscription = self.connections[id.index as usize].subscriptions[index];
+            self.unblock(subscription);
+        }
+        self.settle();
+    }
+
+    /// Whether the peer's bytes should be read now. While its outbox is full, or too many of its publishes
+    /// wait, they stay in the kernel, and TCP slows the peer down.
+    pub fn wants_input(&self, id: ConnectionId) -> bool {
+        self.connections
+            .get(id.index as usize)
+            .is_some_and(|connection| {
+                connection.id == id
+                    && connection.ended == Ended::No
+                    && connection.outbox.bytes() < self.limits.outbox_bytes_max
+                    && connection.publishes_in_flight < self.limits.publishes_in_flight_max
+            })
+    }
+
+    /// Whether, and how, the conversation ended the connection.
+    pub fn ended(&self, id: ConnectionId) -> Ended {
+        match self.connections.get(id.index as usize) {
+            Some(connection) if connection.id == id => connection.ended,
+            _ => Ended::AtOnce,
+        }
+    }
+
+    /// The conversation of a connection, for whoever drives it and knows its type.
+    pub fn conversation(&mut self, id: ConnectionId) -> Option<&mut (dyn Conversation + 'static)> {
+        self.connection(id)
+            .map(|connection| &mut *connection.conversation)
+    }
+
+    /// The position up to which a connection has been given everything, over all its subscriptions.
+    pub fn delivered_to(&self, id: ConnectionId) -> Option<Cursor> {
+        let connection = self
+            .connections
+            .get(id.index as usize)
+            .filter(|it| it.id == id)?;
+        let positions = connection
+            .subscriptions
+            .iter()
+            .filter_map(|id| self.position_of(*id));
+        let offset = positions.min()?;
+        Some(Cursor {
+            epoch: self.engine.epoch(),
+            offset,
+        })
+    }
+
+    /// The connections that need a look: bytes to write, or an end.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        debug_assert!(into.is_empty());
+        std::mem::swap(into, &mut self.dirty);
+        for id in into.iter() {
+            if let Some(connection) = self.connection(*id) {
+                connection.dirty = false;
+            }
+        }
+    }
+
+    /// Carries out what waits in the inbox.
+    pub fn take_inbox(&mut self) {
+        let mut notes = std::mem::take(&mut self.notes);
+        self.inbox.take(&mut notes);
+        for note in notes.drain(..) {
+            match note {
+                Note::Batch(batch) => self.fan_out(batch),
+                Note::Lagged(lagged) => self.fall_behind(&lagged),
+                Note::Answer(token, answer) => self.answered(token, answer),
+            }
+        }
+        self.notes = notes;
+        self.settle();
+    }
+
+    /// Fires the timers that are due.
+    pub fn tick(&mut self) {
+        let now = self.clock.tick();
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.turn(now, &mut due);
+        for (deadline, id) in due.drain(..) {
+            let Some(connection) = self.connection(id) else {
+                continue;
+            };
+            // An entry that a shorter one replaced is void.
+            if connection.scheduled != Some(deadline) {
+                continue;
+            }
+            connection.scheduled = None;
+            match connection.wake {
+                Some(wake) if wake <= now => {
+                    connection.wake = None;
+                    self.converse(id, |conversation, turn| conversation.tick(turn));
+                }
+                Some(later) => {
+                    connection.scheduled = Some(later);
+                    self.wheel.set(later, id);
+                }
+                None => {}
+            }
+        }
+        self.due = due;
+        self.start_reads();
+        self.settle();
+    }
+
+    /// When [`Shard::tick`] is needed next.
+    pub fn next_tick(&self) -> Option<Tick> {
+        let timers = self.wheel.next();
+        if self.read_queue.is_empty() || self.pending.reads > 0 {
+            return timers;
+        }
+        // The log was busy with the reads of others, so no answer of our own will bring us back.
+        let retry = self.clock.tick().plus_ms(READ_RETRY_MS);
+        Some(timers.map_or(retry, |timers| timers.min(retry)))
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The log.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// This shard's numbers.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// A number that nobody can tell in advance without the seed.
+    pub fn next_random(&mut self) -> u64 {
+        // splitmix64 (Steele, Lea, Flood 2014).
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(id.index as usize)
+            .filter(|connection| connection.id == id)
+    }
+
+    fn mark_dirty(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    fn refused(&self, code: RefusalCode) {
+        self.shared.refused(code);
+    }
+
+    /// Where a start lies, and whether the peer's position was unknown.
+    fn locate(&self, start: &Start) -> (Offset, bool) {
+        let (epoch, head) = (self.engine.epoch(), self.engine.head());
+        match start {
+            Start::Latest | Start::Retained => (head, false),
+            Start::Earliest | Start::Last(_) => (Offset::ZERO, false),
+            Start::After(cursor) if cursor.epoch == epoch && cursor.offset <= head => {
+                (cursor.offset, false)
+            }
+            Start::After(_) | Start::Unknown => (Offset::ZERO, true),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What waits for an answer of the engine.
+
+use slab::Slab;
+use tidings_ports::{Gap, Page, Tag};
+use tidings_types::{Receipt, Refusal};
+
+use super::connection::ConnectionId;
+use super::subscription::SubscriptionId;
+
+/// Called with the answer to a publish that no conversation made.
+pub type PublishReply = Box<dyn FnOnce(Result<Vec<Receipt>, Refusal>)>;
+/// Called with the answer to a read that no subscription made: a page, and the gap before it.
+pub type ReadReply = Box<dyn FnOnce(Result<(Page, Option<Gap>), Refusal>)>;
+pub(super) type PageReply = Box<dyn FnOnce(Result<Page, Refusal>)>;
+
+/// Who waits.
+pub(super) enum Waiter {
+    Publish(ConnectionId, Tag),
+    LocalPublish(PublishReply),
+    Page(SubscriptionId),
+    LocalRead(PageReply),
+}
+
+/// Waiters by token. The engine answers every submission and read that it took exactly once, so a slot is
+/// never answered for an earlier occupant.
+#[derive(Default)]
+pub(super) struct Pending {
+    waiters: Slab<Waiter>,
+    /// Subscription reads among them.
+    pub reads: usize,
+}
+
+impl Pending {
+    pub fn add(&mut self, waiter: Waiter) -> u64 {
+        self.reads += usize::from(matches!(waiter, Waiter::Page(_)));
+        self.waiters.insert(waiter) as u64
+    }
+
+    pub fn take(&mut self, token: u64) -> Waiter {
+        let waiter = self.waiters.remove(token as usize);
+        self.reads -= usize::from(matches!(waiter, Waiter::Page(_)));
+        waiter
+    }
+}

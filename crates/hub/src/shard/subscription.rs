@@ -1,0 +1,141 @@
+//! One subscription: filters, and a position.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidings_ports::{Framing, Start, SubscriptionKey, Tag};
+use tidings_types::{FrameFormat, Message, Offset, TopicFilter};
+
+use super::connection::ConnectionId;
+use crate::trie::Place;
+
+/// Names a subscription within its shard; never used again for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SubscriptionId {
+    pub index: u32,
+    pub serial: u32,
+}
+
+/// Where a subscription gets its messages from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From the feed; it has seen everything.
+    Live,
+    /// From the log: it waits for a free read.
+    Queued,
+    /// From the log: a read is under way.
+    Reading,
+    /// From where it stopped, once its outbox has room.
+    Blocked,
+}
+
+/// What the first read has to find out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// Nothing: the position is known.
+    Known,
+    /// Whether the peer's own position still has everything after it.
+    Resume,
+    /// Where the newest N begin; the peer is then told that it is subscribed.
+    Last(u64, Tag),
+    /// The retained messages.
+    Retained,
+}
+
+pub(super) struct Subscription {
+    pub id: SubscriptionId,
+    pub connection: ConnectionId,
+    pub key: SubscriptionKey,
+    pub filters: Arc<[TopicFilter]>,
+    /// Where each filter stands in the trie.
+    pub places: Vec<Place>,
+    pub framing: SlotFraming,
+    pub echo: bool,
+    pub source: Source,
+    pub first: First,
+    /// Everything that matches in `(start, cursor]` was offered. Not kept up while live.
+    pub start: Offset,
+    /// `start <= cursor`, but for retained messages.
+    pub cursor: Offset,
+    /// Live-only messages that passed while this was not live, if any.
+    pub live_only: Option<LiveOnly>,
+}
+
+/// The first and the last message, of topics that are in no log, that a subscription was not offered live.
+/// They are gone once the tail has let go of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LiveOnly {
+    pub first: Offset,
+    /// `first <= last`
+    pub last: Offset,
+}
+
+impl LiveOnly {
+    /// Extends what was missed to `[first, last]`, which is after all that was missed before.
+    pub fn note(missed: &mut Option<Self>, first: Offset, last: Offset) {
+        match missed {
+            Some(range) => range.last = last,
+            None => *missed = Some(Self { first, last }),
+        }
+    }
+}
+
+impl Subscription {
+    pub fn wants(&self, message: &Message) -> bool {
+        self.filters
+            .iter()
+            .any(|filter| filter.matches(&message.topic))
+    }
+}
+
+/// [`Framing`] with the format as a small number, so that a batch keeps its frames in an array.
+#[derive(Clone, Copy)]
+pub(super) enum SlotFraming {
+    Shared(usize),
+    Own,
+}
+
+/// The formats that are in use on this shard, and the current message's frames in them.
+#[derive(Default)]
+pub(super) struct Formats {
+    known: Vec<&'static dyn FrameFormat>,
+    frames: Vec<Option<Bytes>>,
+}
+
+impl Formats {
+    pub fn slot(&mut self, framing: Framing) -> SlotFraming {
+        let Framing::Shared(format) = framing else {
+            return SlotFraming::Own;
+        };
+        let known = self
+            .known
+            .iter()
+            .position(|known| known.id() == format.id());
+        SlotFraming::Shared(known.unwrap_or_else(|| {
+            self.known.push(format);
+            self.frames.push(None);
+            self.known.len() - 1
+        }))
+    }
+
+    /// Forgets the frames of the last message.
+    pub fn next_message(&mut self) {
+        self.frames.fill(None);
+    }
+
+    /// The message's frame, looked up in the message once and from then on here.
+    pub fn frame(&mut self, slot: usize, message: &Message) -> &Bytes {
+        let format = self.known[slot];
+        self.frames[slot].get_or_insert_with(|| message.frame(format))
+    }
+}
+
+/// How a start becomes the first read.
+pub(super) fn first_of(start: &Start, tag: Tag) -> First {
+    match start {
+        Start::Last(n) => First::Last(*n, tag),
+        Start::Retained => First::Retained,
+        Start::After(_) => First::Resume,
+        Start::Latest | Start::Earliest | Start::Unknown => First::Known,
+    }
+}
