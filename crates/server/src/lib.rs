@@ -1,1 +1,5 @@
 //! The server.
+
+pub mod cli;
+pub mod config;
+pub mod process;

@@ -68,6 +68,8 @@ pub struct Limits {
     pub heartbeat_ms: u64,
     /// A WebSocket peer that sent nothing, not even a pong, for this long is dead.
     pub silence_ms_max: u64,
+    /// A peer that takes none of the bytes that wait for it for this long is cut off; it can resume.
+    pub stall_ms_max: u64,
     /// After a close frame, or the last byte of a farewell, until the socket is closed.
     pub close_ms_max: u64,
 }
@@ -107,6 +109,7 @@ impl Default for Limits {
             connections_per_address_max: 0,
             heartbeat_ms: 15_000,
             silence_ms_max: 45_000,
+            stall_ms_max: 300_000,
             close_ms_max: 5_000,
         }
     }

@@ -119,11 +119,13 @@ impl Shard {
         }
     }
 
-    /// Opens a connection and lets its conversation begin.
+    /// Opens a connection and lets its conversation begin. `head` goes out before anything else: the response
+    /// head of a stream, the answer to an upgrade.
     pub fn connect(
         &mut self,
         conversation: Box<dyn Conversation>,
         principal: Arc<Principal>,
+        head: Bytes,
     ) -> ConnectionId {
         self.serial = self.serial.wrapping_add(1);
         let origin = Origin(self.next_random());
@@ -136,7 +138,12 @@ impl Shard {
             index: entry.key() as u32,
             serial,
         };
-        entry.insert(Connection::new(id, conversation, principal, origin));
+        let connection = entry.insert(Connection::new(id, conversation, principal, origin));
+        if !head.is_empty() {
+            connection.outbox.push(head);
+            connection.dirty = true;
+            self.dirty.push(id);
+        }
         self.converse(id, |conversation, turn| conversation.opened(turn));
         self.settle();
         id

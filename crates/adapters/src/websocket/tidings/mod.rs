@@ -1,0 +1,454 @@
+//! `tidings.v1`: JSON requests and answers over a WebSocket, one object to a text frame.
+//!
+//! An error is an answer and leaves the connection open; only what breaks WebSocket itself, or a binary
+//! message, closes it. Answers carry the request's `id` as it was written. Answers to `publish` come when the
+//! message is committed, so they may overtake each other; everything else is answered in order.
+
+mod answer;
+mod nearest;
+mod publish;
+mod request;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tidings_ports::{
+    Command, Conversation, Event, Framing, Gap, Start, SubscriptionKey, Tag, Turn,
+};
+use tidings_types::{
+    Limits, Message, Protocol, Receipt, Refusal, RefusalCode, TopicFilter,
+};
+
+use self::answer::Answer;
+use self::request::{Field, Op, Request, RequestId, bad_field};
+use super::extension::Deflate;
+use super::format;
+use super::link::{Link, Received};
+use crate::query;
+
+/// The name in the handshake.
+pub const SUBPROTOCOL: &str = "tidings.v1";
+
+/// JSON around a payload: base64 makes it a third longer, escapes make text longer.
+const ENVELOPE_FACTOR: usize = 2;
+/// What a request may have besides its payload: field names, a topic, headers.
+const ENVELOPE_BYTES: usize = 64 << 10;
+
+/// The connection is not read while it has `publishes_in_flight_max` unanswered publishes, but one read may
+/// bring many more requests at once: so many times that number are taken, and the rest is refused.
+const PIPELINE_FACTOR: usize = 32;
+
+/// Unanswered requests whose list is given back to the allocator when it is empty again.
+const PENDING_KEPT: usize = 16;
+
+/// One peer that speaks `tidings.v1`.
+pub struct TidingsConversation {
+    link: Link,
+    subscriptions: Vec<Subscription>,
+    /// Requests that the hub has not answered, in the order of their tags.
+    pending: VecDeque<Pending>,
+    /// The last subscription's key; the first is 1.
+    key: u32,
+    /// The last tag.
+    tag: u64,
+}
+
+struct Subscription {
+    key: SubscriptionKey,
+    /// At least one.
+    filters: Box<[TopicFilter]>,
+}
+
+struct Pending {
+    tag: Tag,
+    id: RequestId,
+    what: Asked,
+}
+
+#[derive(Clone, Copy)]
+enum Asked {
+    Publish,
+    Subscribe(SubscriptionKey),
+    Unsubscribe,
+}
+
+impl TidingsConversation {
+    /// A conversation for a connection whose handshake is done.
+    #[must_use]
+    pub fn new(deflate: Option<Deflate>, limits: Arc<Limits>) -> Self {
+        let message_bytes_max = limits
+            .message_bytes_max
+            .saturating_mul(ENVELOPE_FACTOR)
+            .saturating_add(limits.message_header_bytes_max + ENVELOPE_BYTES);
+        Self {
+            link: Link::new(limits, deflate, message_bytes_max),
+            subscriptions: Vec::new(),
+            pending: VecDeque::new(),
+            key: 0,
+            tag: 0,
+        }
+    }
+
+    fn request(&mut self, payload: &[u8], turn: &mut Turn<'_>) {
+        // The codec has validated it; this only makes it a `str` again.
+        let text = simdutf8::basic::from_utf8(payload).unwrap_or_default();
+        let (request, id) = match Request::parse(text) {
+            Ok(parsed) => parsed,
+            Err(rejected) => return refuse(rejected.id.as_deref(), &rejected.refusal, turn),
+        };
+        let carried_out = match request.op {
+            Op::Auth => authenticate(&request, id.as_deref(), turn),
+            Op::Ping => {
+                turn.frames.push(Answer::new("ok", id.as_deref()).frame());
+                Ok(())
+            }
+            Op::Subscribe => self.subscribe(&request, &id, turn),
+            Op::Unsubscribe => self.unsubscribe(&request, &id, turn),
+            Op::Publish => self.publish(&request, &id, turn),
+        };
+        if let Err(refusal) = carried_out {
+            refuse(id.as_deref(), &refusal, turn);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        request: &Request<'_>,
+        id: &RequestId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let draft = publish::draft(request, &self.link.limits)?;
+        let tag = self.pend(id, Asked::Publish)?;
+        turn.commands.push(Command::Publish {
+            tag,
+            drafts: vec![draft],
+        });
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        request: &Request<'_>,
+        id: &RequestId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let limits = Arc::clone(&self.link.limits);
+        let filters = filters(request, &limits)?;
+        let start = start(request, &limits)?;
+        let echo = request.get(Field::Echo, "true or false")?.unwrap_or(true);
+        if self.subscriptions.len() >= limits.subscriptions_per_connection_max {
+            let detail = format!(
+                "the connection has {} subscriptions, as many as `limits.subscriptions_per_connection_max` permits: end one, or use a wildcard",
+                self.subscriptions.len()
+            );
+            return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
+        }
+        if let Some(known) = self.subscriptions.iter().find(|it| it.filters[..] == filters) {
+            let detail = format!(
+                "already subscribed, as sub {}: unsubscribe first to start at another place",
+                known.key.0
+            );
+            return Err(Refusal::new(RefusalCode::BadParameter, detail));
+        }
+        let key = self.next_key();
+        let tag = self.pend(id, Asked::Subscribe(key))?;
+        self.subscriptions.push(Subscription {
+            key,
+            filters: filters.clone().into(),
+        });
+        turn.commands.push(Command::Subscribe {
+            tag,
+            key,
+            filters,
+            start,
+            framing: Framing::Shared(format::json(self.link.deflate)),
+            echo,
+        });
+        Ok(())
+    }
+
+    fn unsubscribe(
+        &mut self,
+        request: &Request<'_>,
+        id: &RequestId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let sub: Option<u32> = request.get(Field::Sub, "the number that the subscribe's answer gave")?;
+        let topic: Option<String> = request.get(Field::Topic, "a string")?;
+        let place = match (sub, topic) {
+            (Some(sub), None) => self.subscriptions.iter().position(|it| it.key.0 == sub),
+            (None, Some(topic)) => self
+                .subscriptions
+                .iter()
+                .position(|it| matches!(&*it.filters, [only] if only.as_str() == topic)),
+            _ => return Err(bad_field(Field::Sub, "there, or `topic`, but not both")),
+        };
+        let place = place.ok_or_else(|| {
+            let detail = "there is no such subscription: name it as `sub` from the subscribe's answer, or as its only `topic`";
+            Refusal::new(RefusalCode::NotFound, detail)
+        })?;
+        let tag = self.pend(id, Asked::Unsubscribe)?;
+        let key = self.subscriptions.remove(place).key;
+        turn.commands.push(Command::Unsubscribe { tag, key });
+        Ok(())
+    }
+
+    /// Notes a request that the hub is going to answer.
+    fn pend(&mut self, id: &RequestId, what: Asked) -> Result<Tag, Refusal> {
+        let max = self.link.limits.publishes_in_flight_max.max(1) * PIPELINE_FACTOR;
+        if self.pending.len() >= max {
+            let detail = format!("{max} requests wait for their answers: wait for some of them");
+            return Err(Refusal::new(RefusalCode::RateLimited, detail));
+        }
+        self.tag += 1;
+        let tag = Tag(self.tag);
+        self.pending.push_back(Pending {
+            tag,
+            id: id.clone(),
+            what,
+        });
+        Ok(tag)
+    }
+
+    /// The request that an answer belongs to. Answers mostly come in order, so it is near the front.
+    fn pended(&mut self, tag: Tag) -> Option<Pending> {
+        let place = self.pending.iter().position(|it| it.tag == tag)?;
+        let pending = self.pending.remove(place);
+        if self.pending.is_empty() && self.pending.capacity() > PENDING_KEPT {
+            self.pending = VecDeque::new();
+        }
+        pending
+    }
+
+    fn next_key(&mut self) -> SubscriptionKey {
+        loop {
+            self.key = self.key.wrapping_add(1);
+            let key = SubscriptionKey(self.key);
+            if self.key != 0 && self.subscriptions.iter().all(|it| it.key != key) {
+                return key;
+            }
+        }
+    }
+
+    /// Ends every subscription, so that no message follows the close frame that is written next.
+    fn end_subscriptions(&mut self, turn: &mut Turn<'_>) {
+        for subscription in self.subscriptions.drain(..) {
+            self.tag += 1;
+            turn.commands.push(Command::Unsubscribe {
+                tag: Tag(self.tag),
+                key: subscription.key,
+            });
+        }
+    }
+
+    fn published(&mut self, tag: Tag, receipts: &[Receipt], turn: &mut Turn<'_>) {
+        if let (Some(pending), [receipt]) = (self.pended(tag), receipts) {
+            let answer = Answer::new("ok", pending.id.as_deref())
+                .text("cursor", &receipt.cursor.to_string())
+                .plain("time", receipt.time.0)
+                .plain("replayed", receipt.replayed);
+            turn.frames.push(answer.frame());
+        }
+    }
+
+    fn refused(&mut self, tag: Tag, refusal: &Refusal, turn: &mut Turn<'_>) {
+        if let Some(pending) = self.pended(tag) {
+            if let Asked::Subscribe(key) = pending.what {
+                self.subscriptions.retain(|it| it.key != key);
+            }
+            turn.frames.push(error(pending.id.as_deref(), refusal).frame());
+        }
+    }
+
+    fn gap(&mut self, key: SubscriptionKey, gap: Gap, turn: &mut Turn<'_>) {
+        let Some(subscription) = self.subscriptions.iter().find(|it| it.key == key) else {
+            return;
+        };
+        let answer = subscription
+            .name(Answer::new("gap", None))
+            .text("reason", gap.reason.name());
+        let answer = match gap.after {
+            Some(after) => answer.text("after", &after.to_string()),
+            None => answer.plain("after", "null"),
+        };
+        turn.frames
+            .push(answer.text("cursor", &gap.resume.to_string()).frame());
+    }
+
+    fn lost(&mut self, key: SubscriptionKey, refusal: &Refusal, turn: &mut Turn<'_>) {
+        let Some(place) = self.subscriptions.iter().position(|it| it.key == key) else {
+            return;
+        };
+        let subscription = self.subscriptions.remove(place);
+        turn.frames
+            .push(subscription.name(error(None, refusal)).frame());
+    }
+}
+
+impl Subscription {
+    /// Says which subscription an object is about.
+    fn name(&self, answer: Answer) -> Answer {
+        let answer = answer.plain("sub", self.key.0);
+        match &*self.filters {
+            [only] => answer.text("topic", only.as_str()),
+            several => answer.texts("topics", several.iter().map(TopicFilter::as_str)),
+        }
+    }
+}
+
+impl Conversation for TidingsConversation {
+    fn protocol(&self) -> Protocol {
+        Protocol::Tidings
+    }
+
+    fn opened(&mut self, turn: &mut Turn<'_>) {
+        self.link.opened(turn);
+    }
+
+    fn receive(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
+        let mut pong = None;
+        while let Some(received) = self.link.receive(input, &mut pong, turn) {
+            match received {
+                Received::Text(payload) => self.request(&payload, turn),
+                Received::Binary(_) => {
+                    self.end_subscriptions(turn);
+                    let detail = "tidings.v1 takes text messages only: send JSON as text, and bytes in `base64`";
+                    self.link
+                        .refuse(RefusalCode::UnsupportedMediaType, detail, turn);
+                }
+            }
+        }
+        self.link.answer_ping(&mut pong, turn);
+    }
+
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        if let Event::PeerFinished = event {
+            return self.link.peer_finished(turn);
+        }
+        if !self.link.is_open() {
+            return;
+        }
+        match event {
+            Event::Published { tag, receipts } => self.published(tag, &receipts, turn),
+            Event::Refused { tag, refusal } => self.refused(tag, &refusal, turn),
+            Event::Subscribed { tag, key, cursor } => {
+                let pending = self.pended(tag);
+                let subscription = self.subscriptions.iter().find(|it| it.key == key);
+                if let (Some(pending), Some(subscription)) = (pending, subscription) {
+                    let answer = subscription
+                        .name(Answer::new("ok", pending.id.as_deref()))
+                        .text("cursor", &cursor.to_string());
+                    turn.frames.push(answer.frame());
+                }
+            }
+            Event::Unsubscribed { tag, .. } => {
+                if let Some(pending) = self.pended(tag) {
+                    let answer = Answer::new("ok", pending.id.as_deref());
+                    turn.frames.push(answer.frame());
+                }
+            }
+            Event::Gap { key, gap } => self.gap(key, gap, turn),
+            Event::Lost { key, refusal } => self.lost(key, &refusal, turn),
+            Event::Drain {
+                reconnect_after,
+                refusal,
+            } => {
+                self.end_subscriptions(turn);
+                let ms = reconnect_after.as_millis();
+                let answer = Answer::new("drain", None).plain("reconnect_ms", ms);
+                turn.frames.push(answer.frame());
+                self.link.drain(reconnect_after, &refusal, turn);
+            }
+            Event::PeerFinished => {}
+        }
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.link.tick(turn);
+    }
+
+    fn frame(&mut self, _key: SubscriptionKey, _message: &Message, _frames: &mut Vec<Bytes>) {
+        debug_assert!(false, "tidings.v1 messages are shared frames");
+    }
+}
+
+/// Any token is accepted until there are credentials to check it against: every peer is anonymous.
+fn authenticate(
+    request: &Request<'_>,
+    id: Option<&str>,
+    turn: &mut Turn<'_>,
+) -> Result<(), Refusal> {
+    request.get::<String>(Field::Token, "a string")?;
+    turn.frames.push(Answer::new("ok", id).frame());
+    Ok(())
+}
+
+/// What a `subscribe` subscribes to.
+fn filters(request: &Request<'_>, limits: &Limits) -> Result<Vec<TopicFilter>, Refusal> {
+    let topic: Option<String> = request.get(Field::Topic, "a string")?;
+    let topics: Option<Vec<String>> = request.get(Field::Topics, "a list of strings")?;
+    let texts = match (topic, topics) {
+        (Some(topic), None) => vec![topic],
+        (None, Some(topics)) if !topics.is_empty() => topics,
+        _ => {
+            let expected = "there, or `topics` with at least one, but not both";
+            return Err(bad_field(Field::Topic, expected));
+        }
+    };
+    if texts.len() > limits.filters_per_subscription_max {
+        let detail = format!(
+            "`topics` has {} entries, more than the {} of `limits.filters_per_subscription_max`: use wildcards, or several subscriptions",
+            texts.len(),
+            limits.filters_per_subscription_max
+        );
+        return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
+    }
+    texts
+        .into_iter()
+        .map(|text| {
+            TopicFilter::new(text)
+                .map_err(|error| Refusal::new(RefusalCode::BadFilter, error.to_string()))
+        })
+        .collect()
+}
+
+/// Where a `subscribe` starts.
+fn start(request: &Request<'_>, limits: &Limits) -> Result<Start, Refusal> {
+    let after: Option<String> = request.get(Field::After, "a cursor, `earliest`, `latest` or `retained`")?;
+    let last: Option<u64> = request.get(Field::Last, "a whole number")?;
+    match (after, last) {
+        (Some(_), Some(_)) => Err(bad_field(Field::Last, "alone: leave out `after`")),
+        (Some(after), None) => query::parse_start(&after),
+        (None, Some(0)) => Ok(Start::Latest),
+        (None, Some(last)) if last <= limits.last_messages_max => Ok(Start::Last(last)),
+        (None, Some(_)) => {
+            let expected = format!(
+                "at most {} (`limits.last_messages_max`)",
+                limits.last_messages_max
+            );
+            Err(bad_field(Field::Last, &expected))
+        }
+        (None, None) => Ok(Start::Latest),
+    }
+}
+
+/// An error that the conversation itself speaks, counted.
+fn refuse(id: Option<&str>, refusal: &Refusal, turn: &mut Turn<'_>) {
+    turn.commands.push(Command::Refused(refusal.code));
+    turn.frames.push(error(id, refusal).frame());
+}
+
+fn error(id: Option<&str>, refusal: &Refusal) -> Answer {
+    let answer = Answer::new("error", id)
+        .text("code", refusal.code.slug())
+        .text("message", &refusal.detail);
+    match refusal.code.retry_after_s() {
+        Some(seconds) => answer.plain("retry_after", seconds),
+        None => answer,
+    }
+}
+
+#[cfg(test)]
+#[path = "../tidings_tests.rs"]
+mod tests;

@@ -1,0 +1,171 @@
+//! The options, as clap reads them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Where the server is unless said otherwise.
+pub const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
+/// `tidings pub`: publish a message, or a message for each line of standard input.
+#[derive(Args, Clone, Debug)]
+pub struct PubArgs {
+    /// The topic to publish to, as in `chat/lobby`
+    pub topic: String,
+    /// The payload; standard input, whole, if left out
+    #[arg(conflicts_with = "lines")]
+    pub data: Option<String>,
+    /// Publish each line of standard input as a message, as it comes
+    #[arg(long)]
+    pub lines: bool,
+    /// The server
+    #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
+    pub url: String,
+    /// The media type of the payload
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// The event type (SSE's `event` field)
+    #[arg(long, value_name = "EVENT")]
+    pub event: Option<String>,
+    /// The idempotency key, instead of a random one; a repeated publish with it is not appended again
+    #[arg(long, conflicts_with = "lines", value_name = "KEY")]
+    pub key: Option<String>,
+    /// For how many seconds the message may be delivered
+    #[arg(long, value_name = "SECONDS")]
+    pub ttl: Option<u64>,
+    /// Keep the message as the topic's retained one
+    #[arg(long)]
+    pub retain: bool,
+    /// A user property of the message; may be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    pub headers: Vec<String>,
+    /// With --lines: how many messages may be unacknowledged at a time
+    #[arg(long, default_value_t = 256, value_name = "N", requires = "lines")]
+    pub window: usize,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// How a subscription travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SubscribeWire {
+    /// The `tidings.v1` WebSocket protocol
+    #[default]
+    Tidings,
+    /// Server-Sent Events
+    Sse,
+}
+
+/// `tidings sub`: print messages as they come.
+#[derive(Args, Clone, Debug)]
+pub struct SubArgs {
+    /// The topic filters, as in `chat/+/log` or `sensors/#`
+    #[arg(required = true, value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// Start after this message: a cursor, `earliest` or `latest`
+    #[arg(long, value_name = "CURSOR|earliest|latest")]
+    pub after: Option<String>,
+    /// Start with the newest N messages
+    #[arg(long, value_name = "N", conflicts_with = "after")]
+    pub last: Option<u64>,
+    /// Print one JSON object a line with topic, id, time and data, instead of payloads
+    #[arg(long)]
+    pub json: bool,
+    /// The server
+    #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
+    pub url: String,
+    /// End after this many messages
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// The protocol to subscribe over
+    #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL")]
+    pub protocol: SubscribeWire,
+    /// Print nothing on standard error but refusals
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `tidings bench`: drive a server and measure it.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub what: BenchWhat,
+}
+
+/// What to measure.
+#[derive(Subcommand, Clone, Debug)]
+pub enum BenchWhat {
+    /// One publisher, many subscribers: deliveries a second, and the time from publish to delivery
+    Fanout(Load),
+    /// Many publishers: durable acknowledged publishes a second, and the time from publish to acknowledgement
+    Publish(Load),
+    /// Connections that are subscribed and get nothing: the server's memory for each
+    Idle(Load),
+}
+
+/// The protocol that the load speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Wire {
+    /// Server-Sent Events (publishing: HTTP requests)
+    Sse,
+    /// The raw WebSocket of a topic
+    Ws,
+    /// The `tidings.v1` WebSocket protocol
+    #[default]
+    Tidings,
+}
+
+impl Wire {
+    /// The name, as it is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sse => "sse",
+            Self::Ws => "ws",
+            Self::Tidings => "tidings",
+        }
+    }
+}
+
+/// The load, and what to print.
+#[derive(Args, Clone, Debug)]
+pub struct Load {
+    /// The server
+    #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
+    pub url: String,
+    /// How many connections subscribe, or publish
+    #[arg(long, short, default_value_t = 1_000, value_name = "N")]
+    pub connections: usize,
+    /// How many messages are published and measured, in all
+    #[arg(long, short, default_value_t = 1_000, value_name = "N")]
+    pub messages: u64,
+    /// How many are published before measuring starts
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub warmup: u64,
+    /// The bytes of a payload
+    #[arg(long, default_value_t = 128, value_name = "BYTES")]
+    pub payload_bytes: usize,
+    /// How many messages may be under way: from publish to the last delivery, or for each publisher to its
+    /// acknowledgement
+    #[arg(long, short = 'k', default_value_t = 1, value_name = "K")]
+    pub in_flight: usize,
+    /// The protocol
+    #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL")]
+    pub protocol: Wire,
+    /// Over how many topics the subscribers, or publishers, are spread
+    #[arg(long, default_value_t = 1, value_name = "T")]
+    pub topics: usize,
+    /// With idle: for how many seconds to watch
+    #[arg(long, default_value_t = 5, value_name = "S")]
+    pub seconds: u64,
+    /// The server's process, if it is on this machine; found by its listening port if left out
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// Where to find processes
+    #[arg(long, hide = true, default_value = "/proc", value_name = "DIR")]
+    pub proc: PathBuf,
+    /// Print the figures as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}

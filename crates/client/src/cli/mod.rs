@@ -1,0 +1,14 @@
+//! The command line's `pub`, `sub` and `bench`: their options, and functions that carry them out.
+//!
+//! Each function builds its own single-threaded runtime, blocks until it is done, and returns the exit code:
+//! 0 done, 1 refused or failed, 2 used wrongly.
+
+mod args;
+mod publish;
+mod subscribe;
+
+pub use args::{BenchArgs, BenchWhat, Load, PubArgs, SubArgs, SubscribeWire, Wire};
+pub use publish::publish;
+pub use subscribe::subscribe;
+
+pub use crate::bench::bench;

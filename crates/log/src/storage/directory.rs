@@ -1,0 +1,151 @@
+//! Real files in a directory, held with a lock against a second process.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::{Storage, StorageFile};
+
+const LOCK: &str = "lock";
+
+/// Why a directory could not be taken.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another process holds it.
+    Held {
+        /// What that process wrote into the lock file: its id, if it got that far.
+        pid: String,
+    },
+    /// It cannot be created or opened.
+    Io(io::Error),
+}
+
+/// Files in a directory. The lock is held until this is dropped.
+#[derive(Debug)]
+pub struct DirectoryStorage {
+    path: PathBuf,
+    directory: File,
+    _lock: File,
+}
+
+impl DirectoryStorage {
+    /// Creates the directory if need be, and locks it.
+    pub fn open(path: &Path) -> Result<Self, LockError> {
+        std::fs::create_dir_all(path).map_err(LockError::Io)?;
+        let directory = File::open(path).map_err(LockError::Io)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK))
+            .map_err(LockError::Io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // The holder's id only makes the message better; the lock itself decides.
+                if lock.read_to_string(&mut pid).is_err() {
+                    pid.clear();
+                }
+                let pid = pid.trim().to_owned();
+                return Err(LockError::Held { pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        lock.set_len(0).map_err(LockError::Io)?;
+        writeln!(lock, "{}", std::process::id()).map_err(LockError::Io)?;
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            _lock: lock,
+        })
+    }
+}
+
+impl Storage for DirectoryStorage {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string()
+                && name != LOCK
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
+    fn describe(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile(File);
+
+impl StorageFile for DiskFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, position)
+    }
+
+    fn write_at(&self, buffer: &[u8], position: u64) -> io::Result<()> {
+        self.0.write_all_at(buffer, position)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            // The file grows as it is written instead.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The configuration: one option table, four layers, one checked value.
+//!
+//! [`options::OPTIONS`] is the only list of options. Parsing, flags, environment names, `--print-config`, the
+//! defaults and `docs/configuration.md` all derive from it. [`Inputs::load`] lays the file over the defaults,
+//! the environment over the file and the flags over the environment, and remembers for every value where it
+//! came from. It reports everything that is wrong at once.
+
+mod check;
+mod docs;
+mod error;
+mod given;
+mod layers;
+mod nearest;
+pub mod options;
+mod print;
+mod reload;
+mod retention;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod toml_file;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidings_types::{Durability, Limits, RetentionRules};
+
+pub use docs::docs;
+pub use error::{ConfigError, ConfigErrors, Reason};
+pub use layers::{Inputs, Loaded, Provenance, Setting, Source};
+pub use print::print;
+pub use reload::Reloaded;
+
+/// Where the log lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataPlace {
+    /// In this directory.
+    Dir(PathBuf),
+    /// In memory: a restart loses it.
+    Memory,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human when standard error is a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// One line of text for each event.
+    Human,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// Which log lines are written: this level and the more severe ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is wrong and the server goes on.
+    Warn,
+    /// What an operator wants to see.
+    #[default]
+    Info,
+    /// One line for each connection.
+    Debug,
+    /// One line for each step.
+    Trace,
+}
+
+/// Everything that an operator can set, checked.
+///
+/// Made by [`Inputs::load`]; `Config::default()` is what `tidings serve` runs with when nothing is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where HTTP listens; `None` is nowhere.
+    pub http: Option<SocketAddr>,
+    /// Origins of pages that may use the HTTP API from a browser; `*` is any. Lower case.
+    pub cors_origins: Vec<String>,
+    /// Whether HTTP answers are compressed for clients that ask for it. Event streams: `sse_gzip`.
+    pub http_compression: bool,
+    /// Whether event streams are compressed for clients that ask for it.
+    pub sse_gzip: bool,
+    /// Whether permessage-deflate (RFC 7692) is agreed to.
+    pub websocket_compression: bool,
+    /// Origins of pages that may open a WebSocket, besides the server's own; `*` is any. Lower case.
+    pub websocket_origins: Vec<String>,
+    /// Whether `GET /` serves the built-in page.
+    pub page: bool,
+    /// Where the log lives.
+    pub data: DataPlace,
+    /// When a message counts as committed.
+    pub durability: Durability,
+    /// The size at which a segment of the log is closed and the next one begun.
+    pub segment_bytes: u64,
+    /// What is kept.
+    pub retention: RetentionRules,
+    /// What one peer, one message or the server may cost.
+    pub limits: Limits,
+    /// Event loops; 0 is one for each core. See [`Config::shards_or_cores`].
+    pub shards: usize,
+    /// The time over which a shutdown spreads its goodbyes.
+    pub drain: Duration,
+    /// Whether a listener may be open to other machines without credentials.
+    pub allow_anonymous: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_level: LogLevel,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+            cors_origins: Vec::new(),
+            http_compression: true,
+            sse_gzip: true,
+            websocket_compression: true,
+            websocket_origins: Vec::new(),
+            page: true,
+            data: DataPlace::Dir(PathBuf::from("tidings-data")),
+            durability: Durability::default(),
+            segment_bytes: 64 << 20,
+            retention: RetentionRules::default(),
+            limits: Limits::default(),
+            shards: 0,
+            drain: Duration::from_secs(5),
+            allow_anonymous: false,
+            log_format: LogFormat::default(),
+            log_level: LogLevel::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The number of shards: as set, or one for each core that this process may use.
+    #[must_use]
+    pub fn shards_or_cores(&self) -> usize {
+        if self.shards > 0 {
+            return self.shards;
+        }
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+}
+
+impl fmt::Display for DataPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(path) => write!(f, "{}", path.display()),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}

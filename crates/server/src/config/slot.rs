@@ -1,0 +1,363 @@
+//! Where a value goes: a typed view of one field of the configuration.
+//!
+//! A slot knows how to take a [`Given`] value, how to write itself as TOML, and what to call its type. An
+//! option's type is the variant of its slot, so that the table and the struct cannot disagree.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidings_types::{ByteSize, Durability, Storage};
+
+use super::error::Reason;
+use super::given::{Given, millis_text, quoted, quoted_list};
+use super::{DataPlace, LogFormat, LogLevel};
+
+/// A whole number of some width.
+pub enum Number<'a> {
+    /// As an index.
+    Usize(&'a mut usize),
+    /// 64 bits.
+    U64(&'a mut u64),
+    /// 32 bits.
+    U32(&'a mut u32),
+}
+
+impl Number<'_> {
+    fn get(&self) -> u64 {
+        match self {
+            Self::Usize(value) => **value as u64,
+            Self::U64(value) => **value,
+            Self::U32(value) => u64::from(**value),
+        }
+    }
+
+    fn set(&mut self, number: u64) -> Option<()> {
+        match self {
+            Self::Usize(value) => **value = usize::try_from(number).ok()?,
+            Self::U64(value) => **value = number,
+            Self::U32(value) => **value = u32::try_from(number).ok()?,
+        }
+        Some(())
+    }
+}
+
+impl<'a> From<&'a mut usize> for Number<'a> {
+    fn from(value: &'a mut usize) -> Self {
+        Self::Usize(value)
+    }
+}
+
+impl<'a> From<&'a mut u64> for Number<'a> {
+    fn from(value: &'a mut u64) -> Self {
+        Self::U64(value)
+    }
+}
+
+impl<'a> From<&'a mut u32> for Number<'a> {
+    fn from(value: &'a mut u32) -> Self {
+        Self::U32(value)
+    }
+}
+
+/// A field of the configuration.
+pub enum Slot<'a> {
+    /// Yes or no.
+    Flag(&'a mut bool),
+    /// How many.
+    Count(Number<'a>),
+    /// How many bytes.
+    Bytes(Number<'a>),
+    /// How many milliseconds.
+    Millis(Number<'a>),
+    /// A time in whole milliseconds.
+    Span(&'a mut Duration),
+    /// A time, or no bound.
+    SpanOrOff(&'a mut Option<Duration>),
+    /// Bytes, or no bound.
+    BytesOrOff(&'a mut Option<u64>),
+    /// A number, or no bound.
+    CountOrOff(&'a mut Option<u64>),
+    /// An address to listen on, or none.
+    Listener(&'a mut Option<SocketAddr>),
+    /// A directory, or memory.
+    Place(&'a mut DataPlace),
+    /// Origins of web pages.
+    Origins(&'a mut Vec<String>),
+    /// One of a few words.
+    Choice(&'a mut dyn Choice),
+}
+
+/// A field that takes one of a few words.
+pub trait Choice {
+    /// The words, in the order of the documentation.
+    fn words(&self) -> &'static [&'static str];
+    /// The word that is set.
+    fn word(&self) -> &'static str;
+    /// Sets the word with this index.
+    fn choose(&mut self, index: usize);
+}
+
+macro_rules! choice {
+    ($kind:ty, $($word:literal => $value:path),+) => {
+        impl Choice for $kind {
+            fn words(&self) -> &'static [&'static str] {
+                &[$($word),+]
+            }
+
+            fn word(&self) -> &'static str {
+                match self {
+                    $($value => $word),+
+                }
+            }
+
+            fn choose(&mut self, index: usize) {
+                const VALUES: &[$kind] = &[$($value),+];
+                *self = VALUES[index];
+            }
+        }
+    };
+}
+
+choice!(Durability, "sync" => Durability::Sync, "os" => Durability::Os);
+choice!(Storage, "durable" => Storage::Durable, "memory" => Storage::Memory, "none" => Storage::None);
+choice!(LogFormat, "auto" => LogFormat::Auto, "human" => LogFormat::Human, "json" => LogFormat::Json);
+choice!(LogLevel, "error" => LogLevel::Error, "warn" => LogLevel::Warn, "info" => LogLevel::Info,
+    "debug" => LogLevel::Debug, "trace" => LogLevel::Trace);
+
+/// The least and the most that a number may be, both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Least.
+    pub min: u64,
+    /// Most.
+    pub max: u64,
+}
+
+impl Slot<'_> {
+    /// Takes the value, or says why not; then nothing changed.
+    pub fn set(&mut self, given: &Given, range: Range) -> Result<(), Reason> {
+        let expected = self.expected();
+        let wrong = || Reason::WrongType {
+            expected: expected.clone(),
+        };
+        match self {
+            Self::Flag(flag) => **flag = given.bool().ok_or_else(wrong)?,
+            Self::Count(number) => {
+                let value = within(given.integer().ok_or_else(wrong)?, range, |n| n.to_string())?;
+                number.set(value).ok_or_else(wrong)?;
+            }
+            Self::Bytes(number) => {
+                let value = within(given.bytes().ok_or_else(wrong)?, range, bytes_text)?;
+                number.set(value).ok_or_else(wrong)?;
+            }
+            Self::Millis(number) => {
+                let value = within(given.millis().ok_or_else(wrong)?, range, millis_text)?;
+                number.set(value).ok_or_else(wrong)?;
+            }
+            Self::Span(span) => {
+                let ms = within(given.millis().ok_or_else(wrong)?, range, millis_text)?;
+                **span = Duration::from_millis(ms);
+            }
+            Self::SpanOrOff(_) | Self::BytesOrOff(_) | Self::CountOrOff(_) => {
+                self.set_bound(given, range)?;
+            }
+            Self::Listener(listener) => {
+                **listener = if given.is_off() {
+                    None
+                } else {
+                    Some(given.text().and_then(address).ok_or_else(wrong)?)
+                }
+            }
+            Self::Place(place) => **place = data_place(given).ok_or_else(wrong)?,
+            Self::Origins(list) => {
+                let origins = given.list().ok_or_else(wrong)?;
+                **list = origins.iter().map(|text| origin(text)).collect::<Result<_, _>>()?;
+            }
+            Self::Choice(choice) => {
+                let word = given.text().ok_or_else(wrong)?;
+                let index = choice.words().iter().position(|known| *known == word);
+                choice.choose(index.ok_or_else(wrong)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a bound that may be off.
+    fn set_bound(&mut self, given: &Given, range: Range) -> Result<(), Reason> {
+        let wrong = Reason::WrongType {
+            expected: self.expected(),
+        };
+        let (value, text): (Option<u64>, fn(u64) -> String) = match self {
+            Self::SpanOrOff(_) => (given.millis(), millis_text),
+            Self::BytesOrOff(_) => (given.bytes(), bytes_text),
+            _ => (given.integer(), |n| n.to_string()),
+        };
+        let value = match value {
+            None if given.is_off() => None,
+            None => return Err(wrong),
+            Some(value) => Some(within(value, range, text)?),
+        };
+        match self {
+            Self::SpanOrOff(span) => **span = value.map(Duration::from_millis),
+            Self::BytesOrOff(bound) | Self::CountOrOff(bound) => **bound = value,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The value as TOML, which [`Slot::set`] takes back.
+    pub fn toml(&self) -> String {
+        match self {
+            Self::Flag(flag) => flag.to_string(),
+            Self::Count(number) => number.get().to_string(),
+            Self::Bytes(number) => bytes_toml(number.get()),
+            Self::Millis(number) => quoted(&millis_text(number.get())),
+            Self::Span(span) => quoted(&millis_text(millis_of(**span))),
+            Self::SpanOrOff(Some(span)) => quoted(&millis_text(millis_of(*span))),
+            Self::BytesOrOff(Some(bytes)) => bytes_toml(*bytes),
+            Self::CountOrOff(Some(count)) => count.to_string(),
+            Self::Listener(Some(address)) => quoted(&address.to_string()),
+            Self::SpanOrOff(None)
+            | Self::BytesOrOff(None)
+            | Self::CountOrOff(None)
+            | Self::Listener(None) => quoted("off"),
+            Self::Place(place) => quoted(&place.to_string()),
+            Self::Origins(list) => quoted_list(list),
+            Self::Choice(choice) => quoted(choice.word()),
+        }
+    }
+
+    /// The number, if the option is one: for checks between options.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Self::Count(number) | Self::Bytes(number) | Self::Millis(number) => Some(number.get()),
+            _ => None,
+        }
+    }
+
+    /// What may be written here, for the documentation.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Flag(_) => "`true` or `false`".to_owned(),
+            Self::Count(_) => "whole number".to_owned(),
+            Self::Bytes(_) => "size".to_owned(),
+            Self::Millis(_) | Self::Span(_) => "time".to_owned(),
+            Self::SpanOrOff(_) => "time or `off`".to_owned(),
+            Self::BytesOrOff(_) => "size or `off`".to_owned(),
+            Self::CountOrOff(_) => "whole number or `off`".to_owned(),
+            Self::Listener(_) => "address or `off`".to_owned(),
+            Self::Place(_) => "directory or `memory`".to_owned(),
+            Self::Origins(_) => "list of origins".to_owned(),
+            Self::Choice(choice) => words_text(choice.words(), "`"),
+        }
+    }
+
+    /// What to write instead of something that does not fit.
+    fn expected(&self) -> String {
+        match self {
+            Self::Flag(_) => "true or false".to_owned(),
+            Self::Count(_) => "a whole number".to_owned(),
+            Self::Bytes(_) => "bytes as a whole number, or with a unit: 64KiB, 1MiB".to_owned(),
+            Self::Millis(_) | Self::Span(_) => {
+                "milliseconds as a whole number, or a time with a unit: 250ms, 15s, 10m, 24h, 7d".to_owned()
+            }
+            Self::SpanOrOff(_) => {
+                "a time with a unit (15s, 10m, 24h, 7d), or off for no bound".to_owned()
+            }
+            Self::BytesOrOff(_) => "a size such as 64MiB or 10GiB, or off for no bound".to_owned(),
+            Self::CountOrOff(_) => "a whole number, or off for no bound".to_owned(),
+            Self::Listener(_) => {
+                "an address and port such as 127.0.0.1:8080 or [::1]:8080, or off".to_owned()
+            }
+            Self::Place(_) => "a directory, or memory".to_owned(),
+            Self::Origins(_) => r#"a list of origins: ["https://app.example"], or "*" for any"#.to_owned(),
+            Self::Choice(choice) => words_text(choice.words(), ""),
+        }
+    }
+}
+
+/// `a, b or c`, each between the marks.
+fn words_text(words: &[&str], mark: &str) -> String {
+    let marked: Vec<String> = words.iter().map(|word| format!("{mark}{word}{mark}")).collect();
+    match marked.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => marked.join(""),
+    }
+}
+
+fn within(value: u64, range: Range, text: fn(u64) -> String) -> Result<u64, Reason> {
+    if value < range.min {
+        return Err(Reason::TooSmall {
+            min: text(range.min),
+        });
+    }
+    if value > range.max {
+        return Err(Reason::TooLarge {
+            max: text(range.max),
+        });
+    }
+    Ok(value)
+}
+
+/// Configured times are whole milliseconds that came from a `u64`.
+fn millis_of(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn bytes_text(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+/// A number without a unit stays a number.
+fn bytes_toml(bytes: u64) -> String {
+    let text = bytes_text(bytes);
+    if text.ends_with('B') {
+        quoted(&text)
+    } else {
+        text
+    }
+}
+
+/// An address with a port; `localhost:8080` and a port alone are loopback.
+fn address(text: &str) -> Option<SocketAddr> {
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().ok()
+}
+
+fn data_place(given: &Given) -> Option<DataPlace> {
+    match given.text()? {
+        "" => None,
+        "memory" => Some(DataPlace::Memory),
+        path => Some(DataPlace::Dir(PathBuf::from(path))),
+    }
+}
+
+/// An origin as a browser sends it (RFC 6454, 6.2): scheme, host, port if it is not the scheme's own.
+fn origin(text: &str) -> Result<String, Reason> {
+    let wrong = || Reason::NotAnOrigin {
+        text: text.to_owned(),
+    };
+    if text == "*" || text == "null" {
+        return Ok(text.to_owned());
+    }
+    let lower = text.to_ascii_lowercase();
+    let (scheme, rest) = lower.split_once("://").ok_or_else(wrong)?;
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/?#@*,".contains(c);
+    if scheme.is_empty() || rest.is_empty() || !lower.is_ascii() || rest.contains(forbidden) {
+        return Err(wrong());
+    }
+    let implied = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let host = rest.strip_suffix(implied).unwrap_or(rest);
+    if host.is_empty() {
+        return Err(wrong());
+    }
+    Ok(format!("{scheme}://{host}"))
+}

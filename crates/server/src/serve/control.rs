@@ -1,0 +1,169 @@
+//! Starting, running and ending the server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tidings_adapters::http::Cors;
+use tidings_adapters::websocket::Origins;
+use tidings_hub::{Inboxes, Metrics, ShardConfig, SharedMetrics};
+use tidings_log::EmbeddedEngine;
+use tidings_ports::{Clock, Engine, Feed, SystemClock};
+use tidings_types::Principal;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::accept::{self, Sockets};
+use super::shard::{self, ShardThread};
+use super::{ServeError, Shared};
+use crate::config::{Config, DataPlace};
+
+/// Runs the server until it is told to end (SIGTERM, SIGINT) and has said its goodbyes.
+///
+/// `reload` is called at SIGHUP.
+pub fn run(config: &Config, reload: &mut dyn FnMut()) -> Result<(), ServeError> {
+    let http = config.http.ok_or(ServeError::NothingToServe)?;
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|source| ServeError::System { what: "a runtime", source })?;
+    // The address first: a port in use is found before anything is written to the disk.
+    let listener = accept::listen(http).map_err(|source| ServeError::Listen {
+        option: "http.listen",
+        address: http,
+        source,
+    })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ServeError::System { what: "the listener's address", source })?;
+    let (shared, shards) = start_shards(config)?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)
+            .map_err(|source| ServeError::System { what: "the listener", source })?;
+        let senders = shards.iter().map(|shard| shard.connections.clone()).collect();
+        let accepting = tokio::spawn(accept::accept(listener, senders, Arc::clone(&shared)));
+        announce(config, address, shards.len());
+        let mut signals = Signals::new()?;
+        signals.end(reload).await;
+        accepting.abort();
+        shared.draining.store(true, Relaxed);
+        tracing::info!(
+            connections = shared.sockets.open(),
+            drain_ms = config.drain.as_millis() as u64,
+            "shutting down: saying goodbye to every connection"
+        );
+        let drain = config.drain;
+        let joined = tokio::task::spawn_blocking(move || join(shards, drain));
+        tokio::select! {
+            result = joined => if let Err(error) = result {
+                tracing::error!(%error, "waiting for the shards failed");
+            },
+            () = signals.end(&mut || {}) => tracing::warn!("told to end again: cutting every connection"),
+        }
+        Ok(())
+    })?;
+    shared.engine.close();
+    tracing::info!("the log is flushed and closed");
+    // Nobody waits for a thread that would not end when it was told twice.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// What the operating system tells the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServeError> {
+        let on = |kind| -> Result<Signal, ServeError> {
+            signal(kind).map_err(|source| ServeError::System { what: "signals", source })
+        };
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT. SIGHUP reloads and waits on.
+    async fn end(&mut self, reload: &mut dyn FnMut()) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => reload(),
+            }
+        }
+    }
+}
+
+fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), ServeError> {
+    let limits = Arc::new(config.limits.clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let inboxes = Arc::new(Inboxes::new(config.shards, &limits));
+    let feed: Arc<dyn Feed> = Arc::clone(&inboxes) as Arc<dyn Feed>;
+    let engine = EmbeddedEngine::open(log_config(config), Arc::clone(&clock), feed)
+        .map_err(ServeError::Log)?;
+    let engine: Arc<dyn Engine> = engine;
+    let metrics = Arc::new(SharedMetrics::default());
+    let shared = Arc::new(Shared {
+        limits: Arc::clone(&limits),
+        engine: Arc::clone(&engine),
+        clock: Arc::clone(&clock),
+        shards: (0..config.shards).map(|_| Arc::new(Metrics::default())).collect(),
+        metrics: Arc::clone(&metrics),
+        sockets: Arc::new(Sockets::default()),
+        cors: cors(config),
+        origins: origins(config),
+        http_compression: config.http_compression,
+        websocket_compression: config.websocket_compression,
+        sse_compression: config.sse_compression,
+        page: config.page,
+        draining: AtomicBool::new(false),
+        anonymous: Arc::new(Principal::anonymous()),
+    });
+    let mut shards = Vec::with_capacity(config.shards);
+    for index in 0..config.shards {
+        let shard = ShardConfig {
+            index,
+            engine: Arc::clone(&engine),
+            inbox: inboxes.of(index),
+            clock: Arc::clone(&clock),
+            limits: Arc::clone(&limits),
+            metrics: Arc::clone(&shared.shards[index]),
+            shared: Arc::clone(&metrics),
+            seed: seed().map_err(|source| ServeError::System { what: "random numbers", source })?,
+        };
+        let started = shard::start(shard, &inboxes.of(index), Arc::clone(&shared))
+            .map_err(|source| ServeError::System { what: "a thread", source })?;
+        shards.push(started);
+    }
+    Ok((shared, shards))
+}
+
+fn seed() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}
+
+/// Lets every shard say its goodbyes, at the same time, and waits for them.
+fn join(shards: Vec<ShardThread>, drain: Duration) {
+    let mut threads = Vec::with_capacity(shards.len());
+    for shard in shards {
+        if shard.drain.send(drain).is_err() {
+            tracing::error!("a shard ended before it was told to");
+        }
+        threads.push(shard.thread);
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a shard panicked");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The first bytes of a connection: who speaks what.
+//!
+//! The head of the first request is read here. A GET that opens a stream or a WebSocket over HTTP/1.1 is
+//! served from here on a bare socket, so that the HTTP machinery costs it nothing while it is idle. Everything
+//! else goes to hyper, with the bytes that were read put back. The two never disagree about where a request
+//! ends: what is served here has no body, and anything that could have one is hyper's.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::request::Parts;
+use http::{Method, Request, Response, header};
+use hyper_util::rt::TokioTimer;
+use tidings_adapters::http as adapter;
+use tidings_adapters::http::Route;
+use tidings_types::{Refusal, RefusalCode};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::body::{OnThisShard, Rewound};
+use super::core::Core;
+use super::{requests, socket};
+
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Headers of one request.
+const HEADERS_MAX: usize = 100;
+/// Bytes of one read of a head.
+const READ_BYTES: usize = 4 << 10;
+
+/// What the first bytes turned out to be.
+enum First {
+    /// HTTP/2.
+    Two,
+    /// A request head of HTTP/1, and its length.
+    One(Box<Parts>, usize),
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(core: Rc<Core>, socket: TcpStream) {
+    let mut bytes = BytesMut::new();
+    let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
+    let read = Box::pin(timeout(limit, read_first(&core, &socket, &mut bytes))).await;
+    let first = match read {
+        Ok(Ok(Some(first))) => first,
+        // Closed, or broken, before it said anything.
+        Ok(Ok(None)) => return,
+        Ok(Err(refusal)) => return refuse(&core, socket, refusal).await,
+        Err(_) => {
+            let detail = format!(
+                "no whole request head came within {} ms (limits.handshake_ms_max)",
+                core.shared.limits.handshake_ms_max
+            );
+            return refuse(&core, socket, Refusal::new(RefusalCode::RequestTimeout, detail)).await;
+        }
+    };
+    match first {
+        First::Two => Box::pin(serve_http2(core, socket, bytes.freeze())).await,
+        First::One(parts, head) => match streaming(&core, &parts) {
+            Some(route) => {
+                bytes.advance(head);
+                serve_stream(core, socket, *parts, route, bytes).await;
+            }
+            None => Box::pin(serve_http1(core, socket, bytes.freeze())).await,
+        },
+    }
+}
+
+/// Reads until it is known what the peer speaks.
+async fn read_first(
+    core: &Core,
+    socket: &TcpStream,
+    bytes: &mut BytesMut,
+) -> Result<Option<First>, Refusal> {
+    let max = core.shared.limits.request_head_bytes_max;
+    loop {
+        // No buffer is held for a peer that says nothing.
+        if socket.readable().await.is_err() {
+            return Ok(None);
+        }
+        bytes.reserve(READ_BYTES);
+        match socket.try_read_buf(bytes) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(_) => return Ok(None),
+        }
+        if let Some(first) = classify(bytes)? {
+            return Ok(Some(first));
+        }
+        if bytes.len() > max {
+            let detail = format!(
+                "the request's line and headers have more than {max} bytes (limits.request_head_bytes_max)"
+            );
+            return Err(Refusal::new(RefusalCode::HeadTooLarge, detail));
+        }
+    }
+}
+
+fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
+    if bytes.starts_with(HTTP2_PREFACE) {
+        return Ok(Some(First::Two));
+    }
+    if HTTP2_PREFACE.starts_with(bytes) {
+        return Ok(None);
+    }
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => {
+            Ok(Some(First::One(Box::new(parts_of(&request)?), length)))
+        }
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::new(
+            RefusalCode::HeadTooLarge,
+            format!("the request has more than {HEADERS_MAX} headers"),
+        )),
+        Err(httparse::Error::Version) => Err(Refusal::new(
+            RefusalCode::BadVersion,
+            "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here",
+        )),
+        Err(error) => {
+            Err(Refusal::new(RefusalCode::BadRequest, format!("this is not HTTP: {error}")))
+        }
+    }
+}
+
+fn parts_of(request: &httparse::Request<'_, '_>) -> Result<Parts, Refusal> {
+    let bad = |what: &str| Refusal::new(RefusalCode::BadRequest, format!("{what} is not valid"));
+    let mut builder = Request::builder()
+        .method(request.method.unwrap_or_default())
+        .uri(request.path.unwrap_or_default())
+        .version(match request.version {
+            Some(0) => http::Version::HTTP_10,
+            _ => http::Version::HTTP_11,
+        });
+    for header in request.headers.iter() {
+        builder = builder.header(header.name, header.value);
+    }
+    let (parts, ()) = builder.body(()).map_err(|_| bad("the request's target or a header"))?.into_parts();
+    Ok(parts)
+}
+
+/// The route, if the request is one that is served on the bare socket.
+fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
+    let could_have_body = parts.headers.contains_key(header::TRANSFER_ENCODING)
+        || parts.headers.contains_key(header::EXPECT)
+        || parts.headers.contains_key(header::CONTENT_LENGTH);
+    if parts.method != Method::GET || could_have_body {
+        return None;
+    }
+    match adapter::route(parts, &core.shared.limits) {
+        Ok(route @ (Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket)) => Some(route),
+        // Refusals too are hyper's to answer, as the connection goes on after them.
+        _ => None,
+    }
+}
+
+async fn serve_stream(
+    core: Rc<Core>,
+    socket: TcpStream,
+    parts: Parts,
+    route: Route,
+    rest: BytesMut,
+) {
+    match requests::open_stream(&core, &parts, route) {
+        Ok(stream) => {
+            let head = head_bytes(stream.head);
+            drop(parts);
+            socket::run(core, stream.conversation, socket, head, rest).await;
+        }
+        Err(response) => Box::pin(answer_and_close(&core, socket, response)).await,
+    }
+}
+
+async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes) {
+    let limits = &core.shared.limits;
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.idle_ms_max))
+        .max_buf_size(limits.request_head_bytes_max.max(8 << 10))
+        .half_close(false)
+        .pipeline_flush(true);
+    let service = requests::Requests::new(Rc::clone(&core));
+    let connection =
+        builder.serve_connection(Rewound::new(first, socket), service).with_upgrades();
+    let mut connection = pin!(connection);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    requests::note_http_error(&core, &error);
+                }
+                return;
+            }
+            () = core.draining(), if !told => {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes) {
+    let limits = &core.shared.limits;
+    let mut builder = hyper::server::conn::http2::Builder::new(OnThisShard);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(limits.heartbeat_ms))
+        .keep_alive_timeout(Duration::from_millis(limits.silence_ms_max))
+        .max_concurrent_streams(limits.http2_streams_max)
+        .max_header_list_size(u32::try_from(limits.request_head_bytes_max).unwrap_or(u32::MAX))
+        .max_send_buf_size(limits.outbox_bytes_max);
+    let service = requests::Requests::new(Rc::clone(&core));
+    let connection = builder.serve_connection(Rewound::new(first, socket), service);
+    let mut connection = pin!(connection);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    requests::note_http_error(&core, &error);
+                }
+                return;
+            }
+            () = core.draining(), if !told => {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Refuses a connection that did not get as far as a request.
+pub async fn refuse(core: &Core, socket: TcpStream, refusal: Refusal) {
+    core.shared.metrics.refused(refusal.code);
+    Box::pin(answer_and_close(core, socket, adapter::problem(&refusal))).await;
+}
+
+async fn answer_and_close(core: &Core, socket: TcpStream, mut response: Response<Bytes>) {
+    let body = std::mem::take(response.body_mut());
+    response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    let (parts, ()) = response.map(|_| ()).into_parts();
+    let mut bytes = BytesMut::from(&head_bytes(parts)[..]);
+    bytes.extend_from_slice(&body);
+    // It is small, and the socket is new: what its buffer does not take is not worth waiting for.
+    match socket.try_write(&bytes) {
+        Ok(_) => socket::linger(socket, core.shared.limits.close_ms_max).await,
+        Err(error) => tracing::trace!(%error, "a refusal could not be written"),
+    }
+}
+
+/// A response head in HTTP/1.1's syntax (RFC 9112, 4).
+fn head_bytes(parts: http::response::Parts) -> Bytes {
+    let mut head = Vec::with_capacity(512);
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(parts.status.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(parts.status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    head.extend_from_slice(b"\r\n");
+    for (name, value) in &parts.headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_say_what_is_spoken() {
+        assert!(matches!(classify(HTTP2_PREFACE), Ok(Some(First::Two))));
+        assert!(matches!(classify(b"PRI * HT"), Ok(None)));
+        assert!(matches!(classify(b"P"), Ok(None)));
+        assert!(matches!(classify(b"POST /v1/topics/a HTTP/1.1\r\nHost: x\r\n"), Ok(None)));
+        let whole = b"GET /v1/topics/a HTTP/1.1\r\nHost: x\r\n\r\nrest";
+        assert!(matches!(classify(whole), Ok(Some(First::One(_, length))) if length == whole.len() - 4));
+        for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"\x10\x0c\x00\x04MQTT", b"CONNECT\n\n\0", b"GET / HTTP/3\r\n\r\n"] {
+            assert!(classify(garbage).is_err(), "{garbage:?}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The running server: listeners, shards on their threads, signals, and the end.
+//!
+//! The control thread accepts connections and hands them to the shards in turn, so that their loads stay
+//! even. Everything else about a connection happens on its shard's thread.
+
+mod accept;
+mod body;
+mod control;
+mod core;
+mod front;
+mod metrics;
+mod page;
+mod requests;
+mod shard;
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use tidings_adapters::http::Cors;
+use tidings_adapters::websocket::Origins;
+use tidings_hub::{Metrics, SharedMetrics};
+use tidings_ports::{Clock, Engine};
+use tidings_types::{Limits, Principal};
+
+pub use control::run;
+
+/// What the threads of a running server share.
+pub struct Shared {
+    /// The limits.
+    pub limits: Arc<Limits>,
+    /// The log.
+    pub engine: Arc<dyn Engine>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Each shard's numbers.
+    pub shards: Vec<Arc<Metrics>>,
+    /// The numbers of all.
+    pub metrics: Arc<SharedMetrics>,
+    /// Sockets: how many, and how many may be.
+    pub sockets: Arc<accept::Sockets>,
+    /// Which pages may read responses.
+    pub cors: Cors,
+    /// Which pages may open WebSockets.
+    pub origins: Origins,
+    /// Whether history pages and the like are compressed for clients that accept it.
+    pub http_compression: bool,
+    /// Whether permessage-deflate is offered.
+    pub websocket_compression: bool,
+    /// Whether SSE is compressed for clients that accept it.
+    pub sse_compression: bool,
+    /// Whether the built-in page is served.
+    pub page: bool,
+    /// Set once the server is going down.
+    pub draining: AtomicBool,
+    anonymous: Arc<Principal>,
+}
+
+impl Shared {
+    /// The principal of a peer that showed no credential.
+    #[must_use]
+    pub fn anonymous(&self) -> Arc<Principal> {
+        Arc::clone(&self.anonymous)
+    }
+
+    /// Whether the server is going down.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+/// Why the server could not start, or had to end.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The log could not be opened.
+    Log(tidings_log::OpenError),
+    /// An address could not be listened on.
+    Listen {
+        /// The option that names it.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Threads, timers or signals could not be had from the operating system.
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing would listen.
+    NothingToServe,
+    /// The data directory could not be made.
+    DataDirectory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl std::fmt::Display for ServeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Log(error) => write!(f, "cannot open the log: {error}"),
+            Self::Listen { option, address, source } => {
+                let hint = match source.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        ": another process listens there; stop it, or choose another port"
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        ": ports below 1024 need a privilege; choose a higher one"
+                    }
+                    io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+                    _ => "",
+                };
+                write!(f, "cannot listen on {address} ({option}): {source}{hint}")
+            }
+            Self::System { what, source } => write!(f, "cannot get {what}: {source}"),
+            Self::NothingToServe => {
+                f.write_str("every listener is off: turn one on, for example with --http 127.0.0.1:8080")
+            }
+            Self::DataDirectory { path, source } => {
+                write!(f, "cannot make the data directory {}: {source}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Log(error) => Some(error),
+            Self::Listen { source, .. }
+            | Self::System { source, .. }
+            | Self::DataDirectory { source, .. } => Some(source),
+            Self::NothingToServe => None,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A shard's thread: one single-threaded runtime, one [`Core`], and the tasks that feed it.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidings_hub::{Inbox, Shard, ShardConfig};
+use tidings_types::{Refusal, RefusalCode};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::accept::Accepted;
+use super::core::Core;
+use super::{Shared, front};
+
+/// Between two looks at the timers: the width of a slot of the wheel.
+const TICK: Duration = Duration::from_millis(64);
+/// Between two groups of farewells.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// The control thread's end of a shard.
+pub struct ShardThread {
+    /// For new connections.
+    pub connections: mpsc::Sender<Accepted>,
+    /// Send the time over which the farewells are spread, and the shard ends.
+    pub drain: oneshot::Sender<Duration>,
+    /// The thread; it returns when the shard's last connection is closed, or its time is over.
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts a shard's thread.
+pub fn start(
+    config: ShardConfig,
+    inbox: &Arc<Inbox>,
+    shared: Arc<Shared>,
+) -> io::Result<ShardThread> {
+    let (connections, accepted) = mpsc::channel(1024);
+    let (drain, drained) = oneshot::channel();
+    let arrival = Arc::new(Notify::new());
+    let wake = Arc::clone(&arrival);
+    inbox.on_arrival(move || wake.notify_one());
+    let name = format!("shard-{}", config.index);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let runtime = match local_runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "a shard has no runtime"),
+        };
+        let shard = Shard::new(config);
+        runtime.block_on(serve(Rc::new(Core::new(shard, shared)), arrival, accepted, drained));
+    })?;
+    Ok(ShardThread { connections, drain, thread })
+}
+
+fn local_runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())
+}
+
+async fn serve(
+    core: Rc<Core>,
+    arrival: Arc<Notify>,
+    mut accepted: mpsc::Receiver<Accepted>,
+    drained: oneshot::Receiver<Duration>,
+) {
+    let delivery = tokio::task::spawn_local({
+        let core = Rc::clone(&core);
+        async move {
+            loop {
+                arrival.notified().await;
+                core.with(Shard::take_inbox);
+            }
+        }
+    });
+    let timers = tokio::task::spawn_local({
+        let core = Rc::clone(&core);
+        async move {
+            let mut interval = tokio::time::interval(TICK);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                interval.tick().await;
+                core.with(Shard::tick);
+            }
+        }
+    });
+    let accepting = tokio::task::spawn_local({
+        let core = Rc::clone(&core);
+        async move {
+            while let Some(accepted) = accepted.recv().await {
+                open(&core, accepted);
+            }
+        }
+    });
+    // A control thread that is gone without a word leaves nothing to serve for.
+    let spread = drained.await.unwrap_or_default();
+    accepting.abort();
+    say_goodbye(&core, spread).await;
+    delivery.abort();
+    timers.abort();
+}
+
+fn open(core: &Rc<Core>, accepted: Accepted) {
+    let Accepted { socket, permit, refusal } = accepted;
+    let socket = match TcpStream::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::debug!(%error, "a new connection broke at once"),
+    };
+    let core = Rc::clone(core);
+    let open = core.open();
+    tokio::task::spawn_local(async move {
+        match refusal {
+            Some(refusal) => front::refuse(&core, socket, refusal).await,
+            None => front::serve(core, socket).await,
+        }
+        drop((open, permit));
+    });
+}
+
+/// Tells each connection, one after the other over `spread`, to come back at a time of its own.
+async fn say_goodbye(core: &Rc<Core>, spread: Duration) {
+    core.begin_drain();
+    let mut waiting = core.with(|shard| {
+        let mut waiting: Vec<_> = shard.connections().collect();
+        // Neighbours in the table connected one after the other; they need not leave so.
+        for at in (1..waiting.len()).rev() {
+            let other = (shard.next_random() % (at as u64 + 1)) as usize;
+            waiting.swap(at, other);
+        }
+        waiting
+    });
+    let steps = (spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;
+    let group = waiting.len().div_ceil(steps).max(1);
+    let mut left = spread;
+    while !waiting.is_empty() {
+        for id in waiting.split_off(waiting.len().saturating_sub(group)) {
+            core.with(|shard| {
+                let reconnect_after = reconnect_after(left, spread, shard.next_random());
+                let detail = format!(
+                    "the server restarts: reconnect in {} ms",
+                    reconnect_after.as_millis()
+                );
+                let refusal = Refusal::new(RefusalCode::ShuttingDown, detail);
+                shard.drain(id, reconnect_after, refusal);
+            });
+        }
+        if !waiting.is_empty() {
+            tokio::time::sleep(DRAIN_STEP).await;
+            left = left.saturating_sub(DRAIN_STEP);
+        }
+    }
+    let limit = Duration::from_millis(core.shared.limits.close_ms_max);
+    if tokio::time::timeout(limit, core.all_closed()).await.is_err() {
+        tracing::info!("some connections did not close in time and are cut off");
+    }
+}
+
+/// Past the end of the farewells, and spread as wide as they are again, so that nobody meets a server that is
+/// not back yet and not everybody comes at once.
+fn reconnect_after(left: Duration, spread: Duration, random: u64) -> Duration {
+    let width = spread.as_millis() as u64 + 2_000;
+    left + Duration::from_millis(500 + random % width)
+}

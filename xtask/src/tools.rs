@@ -1,0 +1,114 @@
+//! Installs the foreign programs that the end-to-end tests drive the server with, where they are missing:
+//! a browser, two Node packages, and the Autobahn cases. What is there already is left alone.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Failure, root, run};
+
+/// Debian packages, and a program that each brings.
+const DEBIAN: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("nodejs", "node"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+    ("python3-venv", "python3"),
+    ("chromium", "chromium"),
+];
+
+/// Makes sure that everything is there.
+pub fn install() -> Result<(), Failure> {
+    debian_packages()?;
+    node_packages()?;
+    python_packages()
+}
+
+fn debian_packages() -> Result<(), Failure> {
+    let missing: Vec<&str> = DEBIAN
+        .iter()
+        .filter(|(_, program)| !is_there(program))
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
+    if !is_root() || !is_there("apt-get") {
+        return Err(Failure::new(format!(
+            "the tests need {}: install it, on Debian by `sudo {install}`, then run this again",
+            missing.join(", ")
+        )));
+    }
+    run(Command::new("apt-get").args(["-qq", "update"]))?;
+    run(Command::new("apt-get")
+        .args(["-qq", "install", "-y", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(Stdio::null()))
+}
+
+fn node_packages() -> Result<(), Failure> {
+    let folder = root().join("tests/node");
+    // npm writes this copy of the lock file after everything else.
+    let installed = folder.join("node_modules/.package-lock.json");
+    if is_newer(&installed, &folder.join("package-lock.json")) {
+        return Ok(());
+    }
+    run(Command::new("npm")
+        .args([
+            "ci",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ])
+        .current_dir(folder))
+}
+
+fn python_packages() -> Result<(), Failure> {
+    let folder = root().join("tests/.venv");
+    let requirements = root().join("tests/requirements.txt");
+    let installed = folder.join("installed");
+    if is_newer(&installed, &requirements) {
+        return Ok(());
+    }
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder))?;
+    run(Command::new(folder.join("bin/python"))
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+        ])
+        .arg(&requirements))?;
+    std::fs::write(&installed, "")
+        .map_err(|error| Failure::new(format!("cannot write {}: {error}", installed.display())))
+}
+
+fn is_newer(installed: &Path, wanted: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|found| found.modified());
+    match (modified(installed), modified(wanted)) {
+        (Ok(installed), Ok(wanted)) => installed >= wanted,
+        _ => false,
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder: PathBuf| folder.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
