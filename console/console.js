@@ -114,7 +114,9 @@ class Pane {
 
   gap(gap) {
     this.#counts.gaps += 1;
-    if (gap.cursor) this.#cursor = gap.cursor;
+    // `tidings.v1` names it `cursor`, an event stream `resume`.
+    const place = gap.cursor ?? gap.resume;
+    if (place) this.#cursor = place;
     this.#show({ gap });
   }
 

@@ -235,12 +235,17 @@ fn json_depth(text: &str) -> usize {
 mod tests {
     use serde_json::{Value, json};
     use tidings_types::message::Place;
-    use tidings_types::{Draft, Epoch, Offset, PayloadFormat, Properties, Storage, Timestamp, Topic};
+    use tidings_types::{
+        Draft, Epoch, Offset, PayloadFormat, Properties, Storage, Timestamp, Topic,
+    };
 
     use super::*;
 
     fn message(payload: &[u8], properties: Properties) -> Message {
-        let mut draft = Draft::new(Topic::new("a/\"b\"").unwrap(), Bytes::copy_from_slice(payload));
+        let mut draft = Draft::new(
+            Topic::new("a/\"b\"").unwrap(),
+            Bytes::copy_from_slice(payload),
+        );
         draft.properties = properties;
         let place = Place {
             offset: Offset(5),
@@ -289,7 +294,10 @@ mod tests {
             time: Timestamp(0),
             storage: Storage::Durable,
         };
-        assert_eq!(encoded(&Message::commit(draft, place))["base64"], "dGV4dA==");
+        assert_eq!(
+            encoded(&Message::commit(draft, place))["base64"],
+            "dGV4dA=="
+        );
     }
 
     #[test]

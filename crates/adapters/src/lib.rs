@@ -4,5 +4,8 @@
 //! permission, the engine, another session or another protocol.
 
 pub mod envelope;
+pub mod http;
+pub mod poll;
 pub mod query;
+pub mod sse;
 pub mod websocket;

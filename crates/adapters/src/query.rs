@@ -108,7 +108,9 @@ pub fn percent_decode<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Ref
         let (Some(high), Some(low)) = (digit(), digit()) else {
             return Err(Refusal::new(
                 RefusalCode::BadRequest,
-                format!("{what} holds a `%` without two hexadecimal digits after it: write a literal percent sign as `%25`"),
+                format!(
+                    "{what} holds a `%` without two hexadecimal digits after it: write a literal percent sign as `%25`"
+                ),
             ));
         };
         out.push((high * 16 + low) as u8);
@@ -117,7 +119,9 @@ pub fn percent_decode<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Ref
         Ok(text) => Ok(Cow::Owned(text)),
         Err(_) => Err(Refusal::new(
             RefusalCode::BadText,
-            format!("{what} is not UTF-8 once its percent-encoding is undone: encode the text as UTF-8 first"),
+            format!(
+                "{what} is not UTF-8 once its percent-encoding is undone: encode the text as UTF-8 first"
+            ),
         )),
     }
 }

@@ -3,7 +3,7 @@
 //! `Admitted` has no constructor outside this module: what is not admitted cannot reach the engine or a
 //! subscription.
 
-use tidings_ports::Start;
+use tidings_ports::{ReadFrom, ReadRequest, Start};
 use tidings_types::{Draft, Limits, Principal, Refusal, RefusalCode, TopicFilter};
 
 /// Something that passed the gate.
@@ -122,7 +122,42 @@ pub fn subscribe(
     wanted: Wanted,
     limits: &Limits,
 ) -> Result<Admitted<Wanted>, Refusal> {
-    let Wanted { filters, start } = &wanted;
+    check_filters(principal, &wanted.filters, limits)?;
+    if let Start::Last(n) = wanted.start {
+        check_last(n, limits)?;
+    }
+    Ok(Admitted(wanted))
+}
+
+/// Admits a read of one page.
+pub fn read(
+    principal: &Principal,
+    mut request: ReadRequest,
+    limits: &Limits,
+) -> Result<Admitted<ReadRequest>, Refusal> {
+    check_filters(principal, &request.filters, limits)?;
+    if let ReadFrom::Last(n) = request.from {
+        check_last(n, limits)?;
+    }
+    request.messages_max = request.messages_max.clamp(1, limits.page_messages_max);
+    request.bytes_max = request.bytes_max.min(limits.page_bytes_max);
+    Ok(Admitted(request))
+}
+
+fn check_last(n: u64, limits: &Limits) -> Result<(), Refusal> {
+    if n > 0 && n <= limits.last_messages_max {
+        return Ok(());
+    }
+    let max = limits.last_messages_max;
+    let detail = format!("`last` is 1 to {max} (limits.last_messages_max)");
+    Err(Refusal::new(RefusalCode::BadParameter, detail))
+}
+
+fn check_filters(
+    principal: &Principal,
+    filters: &[TopicFilter],
+    limits: &Limits,
+) -> Result<(), Refusal> {
     if filters.is_empty() {
         return Err(Refusal::new(
             RefusalCode::BadFilter,
@@ -148,16 +183,7 @@ pub fn subscribe(
         };
         return Err(Refusal::new(RefusalCode::Forbidden, detail));
     }
-    match start {
-        Start::Last(n) if *n == 0 || *n > limits.last_messages_max => Err(Refusal::new(
-            RefusalCode::BadParameter,
-            format!(
-                "`last` is 1 to {} (limits.last_messages_max)",
-                limits.last_messages_max
-            ),
-        )),
-        _ => Ok(Admitted(wanted)),
-    }
+    Ok(())
 }
 
 #[cfg(test)]

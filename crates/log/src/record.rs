@@ -129,8 +129,8 @@ pub(crate) fn put_message(out: &mut Vec<u8>, draft: &Draft, place: Place, in_top
 /// Response topic and correlation share a flag: each is a presence byte, and the bytes if it is 1.
 fn put_reply(out: &mut Vec<u8>, properties: &Properties) {
     let topic = properties.response_topic.as_ref();
-    let parts = [
-        topic.map(|text| text.as_bytes()),
+    let parts: [Option<&[u8]>; 2] = [
+        topic.map(|text| text.as_bytes().as_ref()),
         properties.correlation.as_deref(),
     ];
     for part in parts {

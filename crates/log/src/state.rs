@@ -189,6 +189,14 @@ impl Shared {
         }
     }
 
+    /// No write follows, and none is wanted.
+    pub(crate) fn close(&self) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            *health = EngineHealth::Failed("the log is closed".to_owned());
+        }
+    }
+
     pub(crate) fn is_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }

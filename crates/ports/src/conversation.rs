@@ -1,5 +1,6 @@
 //! One peer's protocol state, and the closed vocabulary between it and the hub.
 
+use std::any::Any;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -202,7 +203,8 @@ pub struct Turn<'a> {
 ///
 /// Between calls the hub may put message frames into the outbox; a conversation's own frames keep their order
 /// among them. `Framing::Own` messages come through [`Conversation::frame`].
-pub trait Conversation {
+/// `Any`, so that whoever drives a conversation that it made itself can ask it for what it has learned.
+pub trait Conversation: Any {
     /// The protocol, for labels.
     fn protocol(&self) -> Protocol;
 

@@ -201,7 +201,9 @@ impl Decoder {
         };
         let before = self.partial.as_ref().map_or(0, |it| it.payload.len());
         let deflated_message = self.partial.as_ref().map_or(deflated, |it| it.deflated);
-        let room = rules.wire_bytes_max(deflated_message) - before;
+        let room = rules
+            .wire_bytes_max(deflated_message)
+            .saturating_sub(before);
         if !opcode.is_control() && len > room as u64 {
             return Err(Violation::TooLarge);
         }

@@ -39,7 +39,11 @@ fn decode(input: &[u8], rules: Rules, step: usize) -> Decoded {
 fn check(input: &[u8], rules: Rules, incoming: &[Incoming], violation: Option<Violation>) {
     for step in [usize::MAX, 1, 2, 3, 5, 7, 13, 64] {
         let (found, error) = decode(input, rules, step);
-        assert_eq!((&found[..], error), (incoming, violation), "step {step}: {input:x?}");
+        assert_eq!(
+            (&found[..], error),
+            (incoming, violation),
+            "step {step}: {input:x?}"
+        );
     }
 }
 
@@ -83,8 +87,18 @@ fn the_specifications_masked_hello_is_a_text_message() {
 fn whole_messages_of_every_length_form_arrive() {
     for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
         let payload = "x".repeat(len);
-        check(&client(0x81, payload.as_bytes()), PLAIN, &[text(&payload)], None);
-        check(&client(0x82, payload.as_bytes()), PLAIN, &[binary(payload.as_bytes())], None);
+        check(
+            &client(0x81, payload.as_bytes()),
+            PLAIN,
+            &[text(&payload)],
+            None,
+        );
+        check(
+            &client(0x82, payload.as_bytes()),
+            PLAIN,
+            &[binary(payload.as_bytes())],
+            None,
+        );
     }
 }
 
@@ -93,13 +107,26 @@ fn fragments_join_and_control_frames_may_stand_between_them() {
     let long = "y".repeat(20_000);
     let cases: [(Vec<u8>, Vec<Incoming>); 6] = [
         (frames(&[(0x01, b"a"), (0x80, b"b")]), vec![text("ab")]),
-        (frames(&[(0x01, b""), (0x00, b""), (0x80, b"")]), vec![text("")]),
         (
-            frames(&[(0x02, b"a"), (0x89, b"p"), (0x00, b"b"), (0x8a, b""), (0x80, b"c")]),
+            frames(&[(0x01, b""), (0x00, b""), (0x80, b"")]),
+            vec![text("")],
+        ),
+        (
+            frames(&[
+                (0x02, b"a"),
+                (0x89, b"p"),
+                (0x00, b"b"),
+                (0x8a, b""),
+                (0x80, b"c"),
+            ]),
             vec![ping(b"p"), Incoming::Pong, binary(b"abc")],
         ),
         (
-            frames(&[(0x01, long.as_bytes()), (0x80, long.as_bytes()), (0x81, b"z")]),
+            frames(&[
+                (0x01, long.as_bytes()),
+                (0x80, long.as_bytes()),
+                (0x81, b"z"),
+            ]),
             vec![text(&long.repeat(2)), text("z")],
         ),
         (frames(&[(0x89, &[7; 125])]), vec![ping(&[7; 125])]),
@@ -131,12 +158,24 @@ fn every_framing_rule_has_its_violation() {
         (&client(0x89, &[0; 126]), Violation::LongControl),
         (b"\x88\xff", Violation::LongControl),
         (b"\x81\xfe\x00\x7d", Violation::LongLength),
-        (b"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff", Violation::LongLength),
-        (b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00", Violation::LengthTopBit),
+        (
+            b"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff",
+            Violation::LongLength,
+        ),
+        (
+            b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00",
+            Violation::LengthTopBit,
+        ),
         (&client(0x80, b"a"), Violation::NothingToContinue),
         (&client(0x00, b"a"), Violation::NothingToContinue),
-        (&frames(&[(0x01, b"a"), (0x81, b"b")]), Violation::MessageUnfinished),
-        (&frames(&[(0x02, b""), (0x01, b"b")]), Violation::MessageUnfinished),
+        (
+            &frames(&[(0x01, b"a"), (0x81, b"b")]),
+            Violation::MessageUnfinished,
+        ),
+        (
+            &frames(&[(0x02, b""), (0x01, b"b")]),
+            Violation::MessageUnfinished,
+        ),
         (&client(0x88, b"\x03"), Violation::ShortClose),
         (&client(0x88, b"\x03\xe8\xff"), Violation::BadCloseText),
     ];
@@ -184,7 +223,10 @@ fn text_is_valid_across_fragments_wherever_they_are_cut() {
                 (0x00, &bytes[first..second]),
                 (0x80, &bytes[second..]),
             ]);
-            assert_eq!(decode(&input, PLAIN, usize::MAX), (vec![text(message)], None));
+            assert_eq!(
+                decode(&input, PLAIN, usize::MAX),
+                (vec![text(message)], None)
+            );
             assert_eq!(decode(&input, PLAIN, 1), (vec![text(message)], None));
         }
     }
@@ -237,7 +279,12 @@ fn a_message_over_the_limit_is_refused_at_its_header() {
             assert_eq!(found, Some(Violation::TooLarge), "{input:x?}");
         }
     }
-    check(&client(0x82, &[1; 1_000]), rules, &[binary(&[1; 1_000])], None);
+    check(
+        &client(0x82, &[1; 1_000]),
+        rules,
+        &[binary(&[1; 1_000])],
+        None,
+    );
 }
 
 #[test]
@@ -246,7 +293,11 @@ fn what_a_peer_only_announces_costs_nothing() {
     let mut input = BytesMut::from(&client(0x82, &vec![0; 1 << 20])[..14 + 100]);
     assert_eq!(decoder.next(&mut input, PLAIN), Ok(None));
     assert!(input.is_empty());
-    assert!((100..400).contains(&decoder.buffered()), "{}", decoder.buffered());
+    assert!(
+        (100..400).contains(&decoder.buffered()),
+        "{}",
+        decoder.buffered()
+    );
 }
 
 #[test]
@@ -284,7 +335,12 @@ fn deflated_messages_inflate_whole_and_in_fragments() {
     for bits in 9..=15 {
         let deflated = deflate_with(message.as_bytes(), bits);
         check(&client(0xc1, &deflated), DEFLATE, &[text(&message)], None);
-        check(&client(0xc2, &deflated), DEFLATE, &[binary(message.as_bytes())], None);
+        check(
+            &client(0xc2, &deflated),
+            DEFLATE,
+            &[binary(message.as_bytes())],
+            None,
+        );
         let (a, rest) = deflated.split_at(10);
         let input = frames(&[(0x41, a), (0x89, b"p"), (0x00, rest), (0x80, b"")]);
         check(&input, DEFLATE, &[ping(b"p"), text(&message)], None);
@@ -301,11 +357,23 @@ fn deflated_messages_are_judged_after_inflating() {
         deflate: true,
     };
     let cases: [(Vec<u8>, Violation); 5] = [
-        (client(0xc1, &deflate_with(b"\xff\xfe", 15)), Violation::BadText),
-        (client(0xc2, &deflate_with(&[0; 1_001], 15)), Violation::TooLarge),
-        (client(0xc2, &deflate_with(&[0; 1 << 20], 15)), Violation::TooLarge),
+        (
+            client(0xc1, &deflate_with(b"\xff\xfe", 15)),
+            Violation::BadText,
+        ),
+        (
+            client(0xc2, &deflate_with(&[0; 1_001], 15)),
+            Violation::TooLarge,
+        ),
+        (
+            client(0xc2, &deflate_with(&vec![0; 1 << 20], 15)),
+            Violation::TooLarge,
+        ),
         (client(0xc1, b"\xff\xff\xff"), Violation::BadDeflate),
-        (frames(&[(0x41, b"\xf2\x48"), (0x80, b"\xcd")]), Violation::BadDeflate),
+        (
+            frames(&[(0x41, b"\xf2\x48"), (0x80, b"\xcd")]),
+            Violation::BadDeflate,
+        ),
     ];
     for (input, violation) in cases {
         check(&input, rules, &[], Some(violation));
@@ -374,7 +442,10 @@ fn mutated_input_never_panics_and_never_keeps_more_than_the_limit() {
         }
         ends[usize::from(violation.is_some())] += 1;
     }
-    assert!(ends.iter().all(|count| *count > 1_000), "both ends are reached: {ends:?}");
+    assert!(
+        ends.iter().all(|count| *count > 1_000),
+        "both ends are reached: {ends:?}"
+    );
 }
 
 proptest! {

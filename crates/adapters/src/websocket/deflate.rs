@@ -126,7 +126,10 @@ fn inflate_part<'a>(
     loop {
         if out.len() == out.capacity() {
             // One byte over the limit shows that the limit is passed.
-            let growth = out.len().max(256).min((bytes_max + 1).saturating_sub(out.len()));
+            let growth = out
+                .len()
+                .max(256)
+                .min((bytes_max + 1).saturating_sub(out.len()));
             out.reserve_exact(growth);
         }
         let (before_in, before_out) = (inflater.total_in(), out.len());
@@ -220,7 +223,9 @@ mod tests {
         let mut state = 7u64;
         let noise: Vec<u8> = (0..4_000)
             .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 (state >> 56) as u8
             })
             .collect();
@@ -237,7 +242,10 @@ mod tests {
             (b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00", b"Hello"),
             (b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", b"Hello"),
             (b"\xf3\x48\xcd\xc9\xc9\x07\x00", b"Hello"),
-            (b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", b"Hello"),
+            (
+                b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00",
+                b"Hello",
+            ),
             (b"\x00", b""),
             (b"", b""),
         ] {
@@ -256,7 +264,11 @@ mod tests {
             b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00\x01",
             b"\x00\x05\x00\x00\x00Hello",
         ] {
-            assert_eq!(inflate(payload, 100), Err(InflateError::Corrupt), "{payload:x?}");
+            assert_eq!(
+                inflate(payload, 100),
+                Err(InflateError::Corrupt),
+                "{payload:x?}"
+            );
         }
     }
 

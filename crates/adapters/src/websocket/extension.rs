@@ -78,8 +78,12 @@ impl Deflate {
                 return None;
             }
             match (*name, *value) {
-                ("server_no_context_takeover" | "client_no_context_takeover", None)
-                | ("client_max_window_bits", None) => {}
+                (
+                    "server_no_context_takeover"
+                    | "client_no_context_takeover"
+                    | "client_max_window_bits",
+                    None,
+                ) => {}
                 ("client_max_window_bits", Some(value)) => {
                     window_bits(value)?;
                 }
@@ -263,7 +267,10 @@ mod tests {
             "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=11, permessage-deflate",
             Some("; server_max_window_bits=11"),
         );
-        check("permessage-bzip2, permessage-deflate; x, permessage-deflate", Some(""));
+        check(
+            "permessage-bzip2, permessage-deflate; x, permessage-deflate",
+            Some(""),
+        );
     }
 
     #[test]

@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn every_window_has_its_own_format_id() {
         for deflate in all() {
-            let suffix = deflate.map_or(String::new(), |it| format!("+deflate{}", it.window_bits()));
+            let suffix =
+                deflate.map_or(String::new(), |it| format!("+deflate{}", it.window_bits()));
             assert_eq!(raw(deflate).id(), format!("ws/raw{suffix}"));
             assert_eq!(json(deflate).id(), format!("tidings/json{suffix}"));
         }

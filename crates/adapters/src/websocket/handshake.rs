@@ -143,7 +143,8 @@ fn check_origin(headers: &HeaderMap, host: &str, origins: &Origins) -> Result<()
         return Ok(());
     }
     let shown: String = origin.chars().take(200).collect();
-    let detail = format!("add `{shown}` to the permitted origins of the server to let its pages connect");
+    let detail =
+        format!("add `{shown}` to the permitted origins of the server to let its pages connect");
     Err(Refusal::new(RefusalCode::BadOrigin, detail))
 }
 
@@ -153,9 +154,14 @@ fn choose_subprotocol(
     preferred: &[&'static str],
 ) -> Result<Option<&'static str>, Refusal> {
     let offered = joined(headers, &SEC_WEBSOCKET_PROTOCOL)?;
-    let names = offered.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names = offered
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
     if !names.clone().all(|name| name.bytes().all(is_token_byte)) {
-        return Err(bad_request("Sec-WebSocket-Protocol must be a list of tokens"));
+        return Err(bad_request(
+            "Sec-WebSocket-Protocol must be a list of tokens",
+        ));
     }
     Ok(preferred
         .iter()
@@ -189,7 +195,9 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     };
     match (value.to_str(), values.next()) {
         (Ok(text), None) => Ok(Some(text.trim())),
-        _ => Err(bad_request(&format!("the header `{name}` must stand once, in ASCII"))),
+        _ => Err(bad_request(&format!(
+            "the header `{name}` must stand once, in ASCII"
+        ))),
     }
 }
 

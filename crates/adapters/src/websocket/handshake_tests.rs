@@ -60,22 +60,46 @@ fn each_requirement_has_its_refusal() {
         (&[("upgrade", "websockets")], RefusalCode::UpgradeRequired),
         (&[("connection", "-")], RefusalCode::BadRequest),
         (&[("connection", "close")], RefusalCode::BadRequest),
-        (&[("sec-websocket-version", "-")], RefusalCode::UpgradeRequired),
-        (&[("sec-websocket-version", "8")], RefusalCode::UpgradeRequired),
-        (&[("sec-websocket-version", "13, 8")], RefusalCode::UpgradeRequired),
+        (
+            &[("sec-websocket-version", "-")],
+            RefusalCode::UpgradeRequired,
+        ),
+        (
+            &[("sec-websocket-version", "8")],
+            RefusalCode::UpgradeRequired,
+        ),
+        (
+            &[("sec-websocket-version", "13, 8")],
+            RefusalCode::UpgradeRequired,
+        ),
         (&[("host", "-")], RefusalCode::BadRequest),
         (&[("sec-websocket-key", "-")], RefusalCode::BadRequest),
         (&[("sec-websocket-key", "short")], RefusalCode::BadRequest),
-        (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZTE=")], RefusalCode::BadRequest),
-        (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25j")], RefusalCode::BadRequest),
+        (
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZTE=")],
+            RefusalCode::BadRequest,
+        ),
+        (
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25j")],
+            RefusalCode::BadRequest,
+        ),
         (
             &[("sec-websocket-key", KEY), ("sec-websocket-key", KEY)],
             RefusalCode::BadRequest,
         ),
-        (&[("origin", "https://evil.example")], RefusalCode::BadOrigin),
+        (
+            &[("origin", "https://evil.example")],
+            RefusalCode::BadOrigin,
+        ),
         (&[("origin", "null")], RefusalCode::BadOrigin),
-        (&[("sec-websocket-protocol", "a b")], RefusalCode::BadRequest),
-        (&[("sec-websocket-extensions", "permessage-deflate;")], RefusalCode::BadRequest),
+        (
+            &[("sec-websocket-protocol", "a b")],
+            RefusalCode::BadRequest,
+        ),
+        (
+            &[("sec-websocket-extensions", "permessage-deflate;")],
+            RefusalCode::BadRequest,
+        ),
     ] {
         assert_eq!(judge(extra), Err(code), "{extra:?}");
     }
@@ -129,7 +153,10 @@ fn the_servers_preferred_subprotocol_is_chosen_among_the_offered() {
 fn compression_is_agreed_on_over_several_header_lines_unless_it_is_off() {
     let offers = [
         ("sec-websocket-extensions", "x-other; a=1"),
-        ("sec-websocket-extensions", "permessage-deflate; server_max_window_bits=11"),
+        (
+            "sec-websocket-extensions",
+            "permessage-deflate; server_max_window_bits=11",
+        ),
     ];
     let accepted = judge(&offers).unwrap();
     assert_eq!(accepted.deflate.map(Deflate::window_bits), Some(11));

@@ -70,12 +70,12 @@ impl Link {
         turn.wake = Some(self.deadline());
     }
 
-    /// Takes the next message from the input and answers what is not a message. `pong` is the newest ping's
-    /// payload: [`Link::answer_ping`] sends it when the input is used up.
+    /// Takes the next message from the input and answers what is not a message. Every ping gets its pong:
+    /// RFC 6455 5.5.3 would permit to answer the newest alone, but Autobahn 2.10 wants all, and a pong is
+    /// shorter than its ping.
     pub(super) fn receive(
         &mut self,
         input: &mut BytesMut,
-        pong: &mut Option<Bytes>,
         turn: &mut Turn<'_>,
     ) -> Option<Received> {
         self.heard = turn.now;
@@ -89,7 +89,6 @@ impl Link {
                 Ok(None) => return None,
                 Err(violation) => {
                     // What follows cannot be read any more (RFC 6455 7.1.7): no close is awaited.
-                    self.answer_ping(pong, turn);
                     self.refuse(violation.code(), violation.reason(), turn);
                     self.end(Ending::AfterFlush, turn);
                     break;
@@ -100,26 +99,16 @@ impl Link {
                 Incoming::Binary(payload) if self.is_open() => {
                     return Some(Received::Binary(payload));
                 }
-                Incoming::Ping(payload) => *pong = Some(payload),
-                Incoming::Close(code) => {
-                    self.answer_ping(pong, turn);
-                    self.answer_close(code, turn);
+                Incoming::Ping(payload) if self.is_open() => {
+                    turn.frames.push(frame::frame(Opcode::Pong, &payload));
                 }
-                Incoming::Text(_) | Incoming::Binary(_) | Incoming::Pong => {}
+                Incoming::Close(code) => self.answer_close(code, turn),
+                // After our own close frame only the peer's still matters.
+                _ => {}
             }
         }
         input.clear();
         None
-    }
-
-    /// Sends the pong that is due, if any. Of several pings in one input only the newest is answered
-    /// (RFC 6455 5.5.3).
-    pub(super) fn answer_ping(&self, pong: &mut Option<Bytes>, turn: &mut Turn<'_>) {
-        if let Some(payload) = pong.take()
-            && self.is_open()
-        {
-            turn.frames.push(frame::frame(Opcode::Pong, &payload));
-        }
     }
 
     /// Echoes the peer's close, unless it is the answer to ours, and ends.

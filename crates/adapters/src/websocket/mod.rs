@@ -24,9 +24,7 @@ mod utf8;
 
 pub use codec::{Decoder, Incoming, Rules, Violation};
 pub use extension::{Deflate, ExtensionError};
-pub use frame::{
-    CONTROL_BYTES_MAX, Opcode, REASON_BYTES_MAX, close, deflated_frame, frame, ping,
-};
+pub use frame::{CONTROL_BYTES_MAX, Opcode, REASON_BYTES_MAX, close, deflated_frame, frame, ping};
 pub use handshake::{Accepted, HandshakeOptions, accept};
 pub use origin::{OriginError, Origins};
 pub use raw::{RawConversation, RawOptions};

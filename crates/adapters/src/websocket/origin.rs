@@ -99,10 +99,7 @@ impl FromStr for OriginPattern {
         let host = below.unwrap_or(authority);
         let odd = |c: char| !(c.is_ascii_alphanumeric() || "-._:[]".contains(c));
         let scheme_odd = |c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c));
-        if scheme.is_empty()
-            || scheme.contains(scheme_odd)
-            || host.is_empty()
-            || host.contains(odd)
+        if scheme.is_empty() || scheme.contains(scheme_odd) || host.is_empty() || host.contains(odd)
         {
             return Err(error());
         }
@@ -155,7 +152,11 @@ mod tests {
     #[track_caller]
     fn check(entries: &[&str], origin: &str, host: &str, expect: bool) {
         let origins = Origins::new(entries.iter().copied()).unwrap();
-        assert_eq!(origins.permits(origin, host), expect, "{entries:?} {origin} {host}");
+        assert_eq!(
+            origins.permits(origin, host),
+            expect,
+            "{entries:?} {origin} {host}"
+        );
     }
 
     #[test]
@@ -167,31 +168,55 @@ mod tests {
         check(&[], "http://example.com", "example.com:443", false);
         check(&[], "http://localhost:3000", "localhost:8080", false);
         check(&[], "http://evil.example", "localhost:8080", false);
-        check(&[], "http://localhost:8080.evil.example", "localhost:8080", false);
+        check(
+            &[],
+            "http://localhost:8080.evil.example",
+            "localhost:8080",
+            false,
+        );
         check(&[], "null", "null", false);
         check(&[], "", "", false);
     }
 
+    /// Allowed, the page's origin, whether it may connect to the host `a`.
+    const ALLOWED: &[(&str, &str, bool)] = &[
+        ("*", "https://anything.example", true),
+        ("*", "null", true),
+        ("null", "null", true),
+        ("https://app.example", "https://app.example", true),
+        ("https://app.example:443", "https://app.example", true),
+        ("https://App.example", "https://app.EXAMPLE", true),
+        ("https://app.example", "http://app.example", false),
+        ("https://app.example", "https://app.example:8443", false),
+        ("https://app.example", "http://a", true),
+        ("https://*.example.com", "https://x.example.com", true),
+        ("https://*.example.com", "https://x.y.example.com", true),
+        ("https://*.example.com", "https://example.com", false),
+        ("https://*.example.com", "https://badexample.com", false),
+        (
+            "https://*.example.com",
+            "https://x.example.com.evil.net",
+            false,
+        ),
+        (
+            "https://*.example.com",
+            "https://evil.net/.example.com",
+            false,
+        ),
+        (
+            "https://*.example.com",
+            "https://evil.net:1@x.example.com",
+            false,
+        ),
+        ("http://*.localhost:3000", "http://x.localhost:3000", true),
+        ("http://*.localhost:3000", "http://x.localhost", false),
+    ];
+
     #[test]
     fn the_allow_list_adds_to_it() {
-        check(&["*"], "https://anything.example", "a", true);
-        check(&["*"], "null", "a", true);
-        check(&["null"], "null", "a", true);
-        check(&["https://app.example"], "https://app.example", "a", true);
-        check(&["https://app.example:443"], "https://app.example", "a", true);
-        check(&["https://App.example"], "https://app.EXAMPLE", "a", true);
-        check(&["https://app.example"], "http://app.example", "a", false);
-        check(&["https://app.example"], "https://app.example:8443", "a", false);
-        check(&["https://app.example"], "http://a", "a", true);
-        check(&["https://*.example.com"], "https://x.example.com", "a", true);
-        check(&["https://*.example.com"], "https://x.y.example.com", "a", true);
-        check(&["https://*.example.com"], "https://example.com", "a", false);
-        check(&["https://*.example.com"], "https://badexample.com", "a", false);
-        check(&["https://*.example.com"], "https://x.example.com.evil.net", "a", false);
-        check(&["https://*.example.com"], "https://evil.net/.example.com", "a", false);
-        check(&["https://*.example.com"], "https://evil.net:1@x.example.com", "a", false);
-        check(&["http://*.localhost:3000"], "http://x.localhost:3000", "a", true);
-        check(&["http://*.localhost:3000"], "http://x.localhost", "a", false);
+        for (entry, origin, expect) in ALLOWED {
+            check(&[entry], origin, "a", *expect);
+        }
     }
 
     #[test]

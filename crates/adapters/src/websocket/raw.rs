@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tidings_ports::{
-    Command, Conversation, Event, Framing, Start, SubscriptionKey, Tag, Turn,
-};
+use tidings_ports::{Command, Conversation, Event, Framing, Start, SubscriptionKey, Tag, Turn};
 use tidings_types::{
     Draft, Limits, Message, Origin, PayloadFormat, Properties, Protocol, Refusal, RefusalCode,
     TopicFilter,
@@ -123,14 +121,12 @@ impl Conversation for RawConversation {
     }
 
     fn receive(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
-        let mut pong = None;
-        while let Some(received) = self.link.receive(input, &mut pong, turn) {
+        while let Some(received) = self.link.receive(input, turn) {
             match received {
                 Received::Text(payload) => self.publish(payload, PayloadFormat::Text, turn),
                 Received::Binary(payload) => self.publish(payload, PayloadFormat::Binary, turn),
             }
         }
-        self.link.answer_ping(&mut pong, turn);
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
@@ -141,7 +137,9 @@ impl Conversation for RawConversation {
             Event::Drain {
                 reconnect_after,
                 refusal,
-            } => self.stop(turn, |link, turn| link.drain(reconnect_after, &refusal, turn)),
+            } => self.stop(turn, |link, turn| {
+                link.drain(reconnect_after, &refusal, turn);
+            }),
             Event::PeerFinished => self.link.peer_finished(turn),
             Event::Published { .. }
             | Event::Subscribed { .. }

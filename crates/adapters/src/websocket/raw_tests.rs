@@ -40,7 +40,13 @@ fn published(out: &Outcome) -> Vec<(String, Vec<u8>, PayloadFormat)> {
             _ => None,
         })
         .flatten()
-        .map(|draft| (draft.topic.to_string(), draft.payload.to_vec(), draft.format))
+        .map(|draft| {
+            (
+                draft.topic.to_string(),
+                draft.payload.to_vec(),
+                draft.format,
+            )
+        })
         .collect()
 }
 
@@ -59,10 +65,23 @@ fn closed(out: &Outcome) -> (u16, String) {
 #[test]
 fn opening_subscribes_as_the_request_said() {
     let out = driver("a/+").opened();
-    let [Command::Subscribe { key, filters, start, framing, echo, .. }] = &out.commands[..] else {
+    let [
+        Command::Subscribe {
+            key,
+            filters,
+            start,
+            framing,
+            echo,
+            ..
+        },
+    ] = &out.commands[..]
+    else {
         panic!("one subscribe");
     };
-    assert_eq!((*key, filters[0].as_str(), start, *echo), (KEY, "a/+", &Start::Last(3), false));
+    assert_eq!(
+        (*key, filters[0].as_str(), start, *echo),
+        (KEY, "a/+", &Start::Last(3), false)
+    );
     let Framing::Shared(format) = framing else {
         panic!("shared frames");
     };
@@ -79,7 +98,13 @@ fn compression_selects_the_format_of_its_window() {
         deflate: Deflate::with_window_bits(12),
     };
     let out = Driver::new(RawConversation::new(options, limits())).opened();
-    let [Command::Subscribe { framing: Framing::Shared(format), .. }] = &out.commands[..] else {
+    let [
+        Command::Subscribe {
+            framing: Framing::Shared(format),
+            ..
+        },
+    ] = &out.commands[..]
+    else {
         panic!("one subscribe");
     };
     assert_eq!(format.id(), "ws/raw+deflate12");
@@ -88,7 +113,12 @@ fn compression_selects_the_format_of_its_window() {
 #[test]
 fn each_message_in_is_published_with_its_format() {
     let mut driver = open("chat/lobby");
-    let wire = [client(0x81, "hi ü".as_bytes()), client(0x82, b"\xff"), client(0x81, b"")].concat();
+    let wire = [
+        client(0x81, "hi ü".as_bytes()),
+        client(0x82, b"\xff"),
+        client(0x81, b""),
+    ]
+    .concat();
     let out = driver.receive(&wire);
     let topic = || "chat/lobby".to_owned();
     let expect = [
@@ -117,7 +147,11 @@ fn publishing_to_a_wildcard_closes_with_what_to_do() {
     assert_eq!(code, 1008);
     assert!(reason.contains("one topic"), "{reason}");
     assert!(reason.len() < 123, "not cut: {reason}");
-    assert!(out.commands.iter().any(|it| matches!(it, Command::Refused(RefusalCode::BadTopic))));
+    assert!(
+        out.commands
+            .iter()
+            .any(|it| matches!(it, Command::Refused(RefusalCode::BadTopic)))
+    );
     assert_eq!(out.ending, None, "the peer's close is awaited");
 }
 
@@ -143,10 +177,16 @@ fn a_refused_publish_or_subscription_closes_with_its_code() {
 }
 
 #[test]
-fn the_newest_ping_of_an_input_is_answered_with_its_payload() {
+fn every_ping_is_answered_with_its_payload_in_order() {
     let mut driver = open("t");
-    let wire = [client(0x89, b"old"), client(0x89, b"new"), client(0x8a, b"")].concat();
-    assert_eq!(driver.receive(&wire).frames, [&b"\x8a\x03new"[..]]);
+    let wire = [
+        client(0x89, b"old"),
+        client(0x89, b"new"),
+        client(0x8a, b""),
+    ]
+    .concat();
+    let out = driver.receive(&wire);
+    assert_eq!(out.frames, [&b"\x8a\x03old"[..], b"\x8a\x03new"]);
     let out = driver.receive(&[client(0x89, b"p"), client(0x88, b"\x03\xe8")].concat());
     assert_eq!(out.frames, [&b"\x8a\x01p"[..], b"\x88\x02\x03\xe8"]);
 }
@@ -210,7 +250,10 @@ fn a_silent_peer_is_closed_and_any_byte_counts_as_life() {
     let out = driver.tick_at(Tick(40_999));
     assert_eq!(close_parts(&out.frames[0]).0, 1001);
     assert_eq!(out.ending, Some(Ending::AfterFlush));
-    assert!(matches!(out.commands[..], [Command::Refused(RefusalCode::Silent)]));
+    assert!(matches!(
+        out.commands[..],
+        [Command::Refused(RefusalCode::Silent)]
+    ));
 }
 
 #[test]
@@ -221,10 +264,21 @@ fn draining_says_when_to_come_back_and_waits_for_the_peers_close() {
     };
     let mut driver = open("t");
     let out = driver.event(drain());
-    assert_eq!(closed(&out), (1012, "restarting, reconnect in 3200 ms".to_owned()));
+    assert_eq!(
+        closed(&out),
+        (1012, "restarting, reconnect in 3200 ms".to_owned())
+    );
     assert_eq!((out.ending, out.wake), (None, Some(Tick(4_000))));
-    assert!(driver.event(drain()).frames.is_empty(), "one close frame only");
-    assert!(driver.receive(&client(0x81, b"ignored")).commands.is_empty());
+    assert!(
+        driver.event(drain()).frames.is_empty(),
+        "one close frame only"
+    );
+    assert!(
+        driver
+            .receive(&client(0x81, b"ignored"))
+            .commands
+            .is_empty()
+    );
     assert!(driver.receive(&client(0x89, b"ignored")).frames.is_empty());
     assert_eq!(driver.tick_at(Tick(3_999)).ending, None);
     assert_eq!(driver.tick_at(Tick(4_000)).ending, Some(Ending::AtOnce));
@@ -261,7 +315,11 @@ fn a_half_closed_connection_ends_after_the_flush() {
 
 #[test]
 fn an_idle_conversation_is_small() {
-    assert!(size_of::<RawConversation>() <= 200, "{}", size_of::<RawConversation>());
+    assert!(
+        size_of::<RawConversation>() <= 200,
+        "{}",
+        size_of::<RawConversation>()
+    );
 }
 
 #[test]

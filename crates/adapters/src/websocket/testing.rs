@@ -27,16 +27,21 @@ pub(super) fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         len @ ..=125 => out.push(0x80 | len as u8),
         len @ ..=0xffff => {
-            out.push(0x80 | 126);
+            out.push(0xfe);
             out.extend_from_slice(&(len as u16).to_be_bytes());
         }
         len => {
-            out.push(0x80 | 127);
+            out.push(0xff);
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
     out.extend_from_slice(&mask);
-    out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    out.extend(
+        payload
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| byte ^ mask[at % 4]),
+    );
     out
 }
 

@@ -113,7 +113,11 @@ mod tests {
                     });
                     assert_eq!(judged, expect, "{text:x?} at {first} and {second}");
                     if judged.is_none() {
-                        assert_eq!(state.is_complete(), str::from_utf8(text).is_ok(), "{text:x?}");
+                        assert_eq!(
+                            state.is_complete(),
+                            str::from_utf8(text).is_ok(),
+                            "{text:x?}"
+                        );
                     }
                 }
             }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tidings_ports::{Clock, Command, Conversation, Engine, Event, Start, Tick};
-use tidings_types::{Cursor, Limits, Offset, Origin, Principal, Refusal, RefusalCode};
+use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode};
 
 use connection::Connection;
 pub use connection::{ConnectionId, Ended};
@@ -240,27 +240,10 @@ impl Shard {
         }
     }
 
-    /// The conversation of a connection, for whoever drives it and knows its type.
-    pub fn conversation(&mut self, id: ConnectionId) -> Option<&mut (dyn Conversation + 'static)> {
-        self.connection(id)
-            .map(|connection| &mut *connection.conversation)
-    }
-
-    /// The position up to which a connection has been given everything, over all its subscriptions.
-    pub fn delivered_to(&self, id: ConnectionId) -> Option<Cursor> {
-        let connection = self
-            .connections
-            .get(id.index as usize)
-            .filter(|it| it.id == id)?;
-        let positions = connection
-            .subscriptions
-            .iter()
-            .filter_map(|id| self.position_of(*id));
-        let offset = positions.min()?;
-        Some(Cursor {
-            epoch: self.engine.epoch(),
-            offset,
-        })
+    /// The conversation of a connection, if it is of this type.
+    pub fn conversation<C: Conversation>(&mut self, id: ConnectionId) -> Option<&mut C> {
+        let conversation: &mut dyn std::any::Any = &mut *self.connection(id)?.conversation;
+        conversation.downcast_mut()
     }
 
     /// The connections that need a look: bytes to write, or an end.

@@ -13,7 +13,7 @@ mod index_file;
 mod memory_index;
 mod scan;
 
-pub(crate) use index_file::{FileIndex, Identity, encode_index};
+pub(crate) use index_file::{FileIndex, Identity, Opened as OpenedIndex, encode_index};
 pub(crate) use memory_index::{MemoryIndex, NewPosting};
 pub(crate) use scan::{Scan, Visit, proof_of_damage, scan};
 

@@ -95,15 +95,26 @@ impl fmt::Display for Reason {
             Self::NotAFilter(error) => write!(f, "{error}"),
             Self::NoTopics => f.write_str("the rule does not say which topics it is for"),
             Self::NeverMatches { earlier } => {
-                write!(f, "the rule never applies: `{earlier}` above it takes all of its topics")
+                write!(
+                    f,
+                    "the rule never applies: `{earlier}` above it takes all of its topics"
+                )
             }
             Self::SetTwice { other } => write!(f, "set twice, also by {other}"),
             Self::NotAnAssignment => f.write_str("not an assignment"),
             Self::NotUtf8 => f.write_str("the value is not UTF-8"),
-            Self::Below { other, value, source } => {
+            Self::Below {
+                other,
+                value,
+                source,
+            } => {
                 write!(f, "below {other}, which is {value} ({source})")
             }
-            Self::NotAbove { other, value, source } => {
+            Self::NotAbove {
+                other,
+                value,
+                source,
+            } => {
                 write!(f, "not above {other}, which is {value} ({source})")
             }
             Self::OpenToAnyone => f.write_str(

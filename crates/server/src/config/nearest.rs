@@ -66,7 +66,12 @@ mod tests {
 
     #[test]
     fn nearest_name_is_found_and_a_wild_guess_is_not_made() {
-        let names = ["http.listen", "http.cors_origins", "log.dir", "log.durability"];
+        let names = [
+            "http.listen",
+            "http.cors_origins",
+            "log.dir",
+            "log.durability",
+        ];
         for (text, expect) in [
             ("http.lisen", Some("http.listen")),
             ("HTTP.LISTEN", Some("http.listen")),

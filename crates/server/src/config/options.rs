@@ -61,7 +61,10 @@ impl OptionSpec {
     /// The environment variable that sets it.
     #[must_use]
     pub fn env(&self) -> String {
-        format!("TIDINGS_{}", self.key.to_ascii_uppercase().replace('.', "_"))
+        format!(
+            "TIDINGS_{}",
+            self.key.to_ascii_uppercase().replace('.', "_")
+        )
     }
 
     /// The section and the key in it.
@@ -112,15 +115,24 @@ pub fn find(key: &str) -> Option<(usize, &'static OptionSpec)> {
 
 /// Sections with what they are about, in the order of the table.
 pub static SECTIONS: &[(&str, &str)] = &[
-    ("http", "The HTTP listener, which also carries SSE and WebSocket."),
+    (
+        "http",
+        "The HTTP listener, which also carries SSE and WebSocket.",
+    ),
     ("sse", "Event streams."),
     ("websocket", "WebSocket connections."),
     ("page", "The built-in page."),
     ("log", "The log that every message goes into."),
-    ("retention_default", "What is kept of topics that no `[[retention]]` rule matches."),
+    (
+        "retention_default",
+        "What is kept of topics that no `[[retention]]` rule matches.",
+    ),
     ("server", "The server as a whole."),
     ("log_output", "What the server writes to standard error."),
-    ("limits", "What one peer, one message or the whole server may cost. Over a limit is a clear refusal."),
+    (
+        "limits",
+        "What one peer, one message or the whole server may cost. Over a limit is a clear refusal.",
+    ),
 ];
 
 /// Every option, section by section.

@@ -172,7 +172,10 @@ impl Slot<'_> {
             Self::Place(place) => **place = data_place(given).ok_or_else(wrong)?,
             Self::Origins(list) => {
                 let origins = given.list().ok_or_else(wrong)?;
-                **list = origins.iter().map(|text| origin(text)).collect::<Result<_, _>>()?;
+                **list = origins
+                    .iter()
+                    .map(|text| origin(text))
+                    .collect::<Result<_, _>>()?;
             }
             Self::Choice(choice) => {
                 let word = given.text().ok_or_else(wrong)?;
@@ -236,6 +239,11 @@ impl Slot<'_> {
         }
     }
 
+    /// Whether the value is a list.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Self::Origins(_))
+    }
+
     /// What may be written here, for the documentation.
     pub fn kind(&self) -> String {
         match self {
@@ -260,7 +268,8 @@ impl Slot<'_> {
             Self::Count(_) => "a whole number".to_owned(),
             Self::Bytes(_) => "bytes as a whole number, or with a unit: 64KiB, 1MiB".to_owned(),
             Self::Millis(_) | Self::Span(_) => {
-                "milliseconds as a whole number, or a time with a unit: 250ms, 15s, 10m, 24h, 7d".to_owned()
+                "milliseconds as a whole number, or a time with a unit: 250ms, 15s, 10m, 24h, 7d"
+                    .to_owned()
             }
             Self::SpanOrOff(_) => {
                 "a time with a unit (15s, 10m, 24h, 7d), or off for no bound".to_owned()
@@ -271,7 +280,9 @@ impl Slot<'_> {
                 "an address and port such as 127.0.0.1:8080 or [::1]:8080, or off".to_owned()
             }
             Self::Place(_) => "a directory, or memory".to_owned(),
-            Self::Origins(_) => r#"a list of origins: ["https://app.example"], or "*" for any"#.to_owned(),
+            Self::Origins(_) => {
+                r#"a list of origins: ["https://app.example"], or "*" for any"#.to_owned()
+            }
             Self::Choice(choice) => words_text(choice.words(), ""),
         }
     }
@@ -279,7 +290,10 @@ impl Slot<'_> {
 
 /// `a, b or c`, each between the marks.
 fn words_text(words: &[&str], mark: &str) -> String {
-    let marked: Vec<String> = words.iter().map(|word| format!("{mark}{word}{mark}")).collect();
+    let marked: Vec<String> = words
+        .iter()
+        .map(|word| format!("{mark}{word}{mark}"))
+        .collect();
     match marked.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => marked.join(""),

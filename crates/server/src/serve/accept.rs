@@ -31,7 +31,11 @@ pub struct Accepted {
 
 /// Listens on an address.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restarted server gets its port back at once.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -70,7 +74,10 @@ impl Sockets {
         let per_address = limits.connections_per_address_max;
         let counted = (per_address > 0).then_some(address);
         if let Some(address) = counted {
-            let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut by_address = self
+                .by_address
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let count = by_address.entry(address).or_default();
             *count += 1;
             if *count > per_address {
@@ -80,7 +87,13 @@ impl Sockets {
                 refusal = refusal.or(Some(Refusal::new(RefusalCode::AtCapacity, detail)));
             }
         }
-        (Permit { sockets: Arc::clone(self), counted }, refusal)
+        (
+            Permit {
+                sockets: Arc::clone(self),
+                counted,
+            },
+            refusal,
+        )
     }
 }
 
@@ -95,8 +108,11 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.sockets.open.fetch_sub(1, Relaxed);
         if let Some(address) = self.counted {
-            let mut by_address =
-                self.sockets.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut by_address = self
+                .sockets
+                .by_address
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(count) = by_address.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {
@@ -108,7 +124,11 @@ impl Drop for Permit {
 }
 
 /// Accepts until dropped, and hands the connections to the shards in turn.
-pub async fn accept(listener: TcpListener, shards: Vec<mpsc::Sender<Accepted>>, shared: Arc<Shared>) {
+pub async fn accept(
+    listener: TcpListener,
+    shards: Vec<mpsc::Sender<Accepted>>,
+    shared: Arc<Shared>,
+) {
     let mut turn = 0;
     loop {
         let (socket, peer) = match listener.accept().await {
@@ -130,7 +150,15 @@ pub async fn accept(listener: TcpListener, shards: Vec<mpsc::Sender<Accepted>>, 
         };
         turn = (turn + 1) % shards.len();
         // A shard that is busy makes the listener wait, and the kernel holds what arrives meanwhile.
-        if shards[turn].send(Accepted { socket, permit, refusal }).await.is_err() {
+        if shards[turn]
+            .send(Accepted {
+                socket,
+                permit,
+                refusal,
+            })
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -151,8 +179,10 @@ fn prepare(socket: TcpStream, limits: &Limits) -> io::Result<std::net::TcpStream
     let options = SockRef::from(&socket);
     // Peers that vanish without a word: found by probes when idle, and by the stall limit when bytes wait.
     let idle = Duration::from_millis(limits.silence_ms_max);
-    let keepalive =
-        TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(15)).with_retries(3);
+    let keepalive = TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(Duration::from_secs(15))
+        .with_retries(3);
     options.set_tcp_keepalive(&keepalive)?;
     options.set_tcp_user_timeout(Some(Duration::from_millis(limits.stall_ms_max)))?;
     socket.into_std()

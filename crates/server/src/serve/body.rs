@@ -92,7 +92,10 @@ pub struct Rewound {
 impl Rewound {
     /// Puts bytes back in front of a socket.
     pub fn new(first: Bytes, socket: TcpStream) -> Self {
-        Self { first, socket: TokioIo::new(socket) }
+        Self {
+            first,
+            socket: TokioIo::new(socket),
+        }
     }
 
     /// The bytes that nobody took, and the socket.

@@ -1,6 +1,6 @@
 //! Starting, running and ending the server.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,17 +9,19 @@ use std::time::Duration;
 use tidings_adapters::http::Cors;
 use tidings_adapters::websocket::Origins;
 use tidings_hub::{Inboxes, Metrics, ShardConfig, SharedMetrics};
-use tidings_log::EmbeddedEngine;
+use tidings_log::{EmbeddedEngine, LogConfig, Place};
 use tidings_ports::{Clock, Engine, Feed, SystemClock};
-use tidings_types::Principal;
+use tidings_types::{Durability, Principal};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::accept::{self, Sockets};
+use super::launch::tell_supervisor;
 use super::shard::{self, ShardThread};
 use super::{ServeError, Shared};
 use crate::config::{Config, DataPlace};
+use crate::process::sd::State;
 
 /// Runs the server until it is told to end (SIGTERM, SIGINT) and has said its goodbyes.
 ///
@@ -30,16 +32,20 @@ pub fn run(config: &Config, reload: &mut dyn FnMut()) -> Result<(), ServeError> 
         .enable_io()
         .enable_time()
         .build()
-        .map_err(|source| ServeError::System { what: "a runtime", source })?;
+        .map_err(|source| ServeError::System {
+            what: "a runtime",
+            source,
+        })?;
     // The address first: a port in use is found before anything is written to the disk.
     let listener = accept::listen(http).map_err(|source| ServeError::Listen {
         option: "http.listen",
         address: http,
         source,
     })?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| ServeError::System { what: "the listener's address", source })?;
+    let address = listener.local_addr().map_err(|source| ServeError::System {
+        what: "the listener's address",
+        source,
+    })?;
     let (shared, shards) = start_shards(config)?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)
@@ -47,9 +53,11 @@ pub fn run(config: &Config, reload: &mut dyn FnMut()) -> Result<(), ServeError> 
         let senders = shards.iter().map(|shard| shard.connections.clone()).collect();
         let accepting = tokio::spawn(accept::accept(listener, senders, Arc::clone(&shared)));
         announce(config, address, shards.len());
+        tell_supervisor(State::Ready);
         let mut signals = Signals::new()?;
         signals.end(reload).await;
         accepting.abort();
+        tell_supervisor(State::Stopping);
         shared.draining.store(true, Relaxed);
         tracing::info!(
             connections = shared.sockets.open(),
@@ -58,11 +66,12 @@ pub fn run(config: &Config, reload: &mut dyn FnMut()) -> Result<(), ServeError> 
         );
         let drain = config.drain;
         let joined = tokio::task::spawn_blocking(move || join(shards, drain));
+        let mut ignore = || {};
         tokio::select! {
             result = joined => if let Err(error) = result {
                 tracing::error!(%error, "waiting for the shards failed");
             },
-            () = signals.end(&mut || {}) => tracing::warn!("told to end again: cutting every connection"),
+            () = signals.end(&mut ignore) => tracing::warn!("told to end again: cutting every connection"),
         }
         Ok(())
     })?;
@@ -83,7 +92,10 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, ServeError> {
         let on = |kind| -> Result<Signal, ServeError> {
-            signal(kind).map_err(|source| ServeError::System { what: "signals", source })
+            signal(kind).map_err(|source| ServeError::System {
+                what: "signals",
+                source,
+            })
         };
         Ok(Self {
             terminate: on(SignalKind::terminate())?,
@@ -105,9 +117,10 @@ impl Signals {
 }
 
 fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), ServeError> {
+    let shard_count = config.shards_or_cores();
     let limits = Arc::new(config.limits.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let inboxes = Arc::new(Inboxes::new(config.shards, &limits));
+    let inboxes = Arc::new(Inboxes::new(shard_count, &limits));
     let feed: Arc<dyn Feed> = Arc::clone(&inboxes) as Arc<dyn Feed>;
     let engine = EmbeddedEngine::open(log_config(config), Arc::clone(&clock), feed)
         .map_err(ServeError::Log)?;
@@ -117,20 +130,33 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
         limits: Arc::clone(&limits),
         engine: Arc::clone(&engine),
         clock: Arc::clone(&clock),
-        shards: (0..config.shards).map(|_| Arc::new(Metrics::default())).collect(),
+        shards: (0..config.shards_or_cores())
+            .map(|_| Arc::new(Metrics::default()))
+            .collect(),
         metrics: Arc::clone(&metrics),
         sockets: Arc::new(Sockets::default()),
-        cors: cors(config),
-        origins: origins(config),
+        cors: Cors::new(config.cors_origins.iter().map(String::as_str)).map_err(|error| {
+            ServeError::Origins {
+                option: "http.cors_origins",
+                text: error.to_string(),
+            }
+        })?,
+        origins: Origins::new(config.websocket_origins.iter().map(String::as_str)).map_err(
+            |error| ServeError::Origins {
+                option: "websocket.origins",
+                text: error.to_string(),
+            },
+        )?,
         http_compression: config.http_compression,
         websocket_compression: config.websocket_compression,
-        sse_compression: config.sse_compression,
+        sse_gzip: config.sse_gzip,
+        retention: config.retention.clone(),
         page: config.page,
         draining: AtomicBool::new(false),
         anonymous: Arc::new(Principal::anonymous()),
     });
-    let mut shards = Vec::with_capacity(config.shards);
-    for index in 0..config.shards {
+    let mut shards = Vec::with_capacity(shard_count);
+    for index in 0..shard_count {
         let shard = ShardConfig {
             index,
             engine: Arc::clone(&engine),
@@ -139,13 +165,68 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
             limits: Arc::clone(&limits),
             metrics: Arc::clone(&shared.shards[index]),
             shared: Arc::clone(&metrics),
-            seed: seed().map_err(|source| ServeError::System { what: "random numbers", source })?,
+            seed: seed().map_err(|source| ServeError::System {
+                what: "random numbers",
+                source,
+            })?,
         };
-        let started = shard::start(shard, &inboxes.of(index), Arc::clone(&shared))
-            .map_err(|source| ServeError::System { what: "a thread", source })?;
+        let started =
+            shard::start(shard, &inboxes.of(index), Arc::clone(&shared)).map_err(|source| {
+                ServeError::System {
+                    what: "a thread",
+                    source,
+                }
+            })?;
         shards.push(started);
     }
     Ok((shared, shards))
+}
+
+fn log_config(config: &Config) -> LogConfig {
+    LogConfig {
+        place: match &config.data {
+            DataPlace::Dir(path) => Place::Directory(path.clone()),
+            DataPlace::Memory => Place::Memory,
+        },
+        durability: config.durability,
+        rules: config.retention.clone(),
+        limits: config.limits.clone(),
+        segment_bytes: u32::try_from(config.segment_bytes).unwrap_or(u32::MAX),
+        ..LogConfig::in_memory()
+    }
+}
+
+/// Says what listens where, and what to try first.
+fn announce(config: &Config, address: SocketAddr, shards: usize) {
+    let (data, durability) = match (&config.data, config.durability) {
+        (DataPlace::Memory, _) => ("in memory: gone with the process".to_owned(), "none"),
+        (DataPlace::Dir(path), Durability::Sync) => (path.display().to_string(), "sync"),
+        (DataPlace::Dir(path), Durability::Os) => (path.display().to_string(), "os"),
+    };
+    tracing::info!(
+        data,
+        durability,
+        shards,
+        connections_max = config.limits.connections_max,
+        version = env!("CARGO_PKG_VERSION"),
+        "tidings is ready"
+    );
+    tracing::info!(listener = "http", address = %address, "listening");
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let banner = format!(
+        "
+  open       http://{address}/
+  subscribe  curl -N 'http://{address}/v1/topics/demo?after=earliest' -H 'Accept: text/event-stream'
+  publish    curl -d hello http://{address}/v1/topics/demo
+  stop       Ctrl-C
+
+"
+    );
+    if let Err(error) = std::io::stderr().write_all(banner.as_bytes()) {
+        tracing::debug!(%error, "the banner could not be written");
+    }
 }
 
 fn seed() -> io::Result<u64> {

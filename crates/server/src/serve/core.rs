@@ -129,7 +129,12 @@ impl Core {
         head: Bytes,
         socket: Rc<TcpStream>,
     ) -> ConnectionId {
-        let wire = Wire::Socket { socket, blocked: false, paused: false, waker: None };
+        let wire = Wire::Socket {
+            socket,
+            blocked: false,
+            paused: false,
+            waker: None,
+        };
         self.connect(conversation, principal, head, wire)
     }
 
@@ -139,7 +144,12 @@ impl Core {
         conversation: Box<dyn Conversation>,
         principal: Arc<Principal>,
     ) -> ConnectionId {
-        self.connect(conversation, principal, Bytes::new(), Wire::Pulled { waker: None })
+        self.connect(
+            conversation,
+            principal,
+            Bytes::new(),
+            Wire::Pulled { waker: None },
+        )
     }
 
     fn connect(
@@ -174,8 +184,17 @@ impl Core {
         let state = &mut *self.state.borrow_mut();
         let ended = state.shard.ended(id);
         let wants_input = !finished && state.shard.wants_input(id);
-        let empty = state.shard.outbox(id).is_none_or(|outbox| outbox.is_empty());
-        let Some(Wire::Socket { socket, blocked, paused, waker }) = state.wire(id) else {
+        let empty = state
+            .shard
+            .outbox(id)
+            .is_none_or(|outbox| outbox.is_empty());
+        let Some(Wire::Socket {
+            socket,
+            blocked,
+            paused,
+            waker,
+        }) = state.wire(id)
+        else {
             return Poll::Ready(Work::End);
         };
         if ended == Ended::AtOnce || (ended == Ended::AfterFlush && empty) {
@@ -200,10 +219,17 @@ impl Core {
     pub fn poll_written(&self, id: ConnectionId, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let state = &mut *self.state.borrow_mut();
-            if state.shard.outbox(id).is_none_or(|outbox| outbox.is_empty()) {
+            if state
+                .shard
+                .outbox(id)
+                .is_none_or(|outbox| outbox.is_empty())
+            {
                 return Poll::Ready(());
             }
-            let Some(Wire::Socket { socket, blocked, .. }) = state.wire(id) else {
+            let Some(Wire::Socket {
+                socket, blocked, ..
+            }) = state.wire(id)
+            else {
                 return Poll::Ready(());
             };
             if socket.poll_write_ready(cx).is_pending() {
@@ -365,14 +391,24 @@ impl State {
 
     fn flush(&mut self, id: ConnectionId) {
         let ended = self.shard.ended(id) != Ended::No;
-        let Some(Some((owner, wire))) = self.wires.get_mut(id.slot()) else { return };
+        let Some(Some((owner, wire))) = self.wires.get_mut(id.slot()) else {
+            return;
+        };
         if *owner != id {
             return;
         }
-        let Wire::Socket { socket, blocked, paused, waker } = wire else {
+        let Wire::Socket {
+            socket,
+            blocked,
+            paused,
+            waker,
+        } = wire
+        else {
             return wire.wake();
         };
-        let Some(outbox) = self.shard.outbox(id) else { return };
+        let Some(outbox) = self.shard.outbox(id) else {
+            return;
+        };
         let (waited, was_blocked) = (outbox.bytes(), *blocked);
         let mut broken = false;
         while !*blocked && !outbox.is_empty() {

@@ -53,7 +53,12 @@ pub async fn serve(core: Rc<Core>, socket: TcpStream) {
                 "no whole request head came within {} ms (limits.handshake_ms_max)",
                 core.shared.limits.handshake_ms_max
             );
-            return refuse(&core, socket, Refusal::new(RefusalCode::RequestTimeout, detail)).await;
+            return refuse(
+                &core,
+                socket,
+                Refusal::new(RefusalCode::RequestTimeout, detail),
+            )
+            .await;
         }
     };
     match first {
@@ -121,9 +126,10 @@ fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
             RefusalCode::BadVersion,
             "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here",
         )),
-        Err(error) => {
-            Err(Refusal::new(RefusalCode::BadRequest, format!("this is not HTTP: {error}")))
-        }
+        Err(error) => Err(Refusal::new(
+            RefusalCode::BadRequest,
+            format!("this is not HTTP: {error}"),
+        )),
     }
 }
 
@@ -139,7 +145,10 @@ fn parts_of(request: &httparse::Request<'_, '_>) -> Result<Parts, Refusal> {
     for header in request.headers.iter() {
         builder = builder.header(header.name, header.value);
     }
-    let (parts, ()) = builder.body(()).map_err(|_| bad("the request's target or a header"))?.into_parts();
+    let (parts, ()) = builder
+        .body(())
+        .map_err(|_| bad("the request's target or a header"))?
+        .into_parts();
     Ok(parts)
 }
 
@@ -152,7 +161,9 @@ fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
         return None;
     }
     match adapter::route(parts, &core.shared.limits) {
-        Ok(route @ (Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket)) => Some(route),
+        Ok(route @ (Route::Stream(_) | Route::RawSocket { .. } | Route::TidingsSocket)) => {
+            Some(route)
+        }
         // Refusals too are hyper's to answer, as the connection goes on after them.
         _ => None,
     }
@@ -165,13 +176,23 @@ async fn serve_stream(
     route: Route,
     rest: BytesMut,
 ) {
-    match requests::open_stream(&core, &parts, route) {
+    let events = matches!(route, Route::Stream(_));
+    match requests::open_stream(&core, &parts, route, true) {
         Ok(stream) => {
-            let head = head_bytes(stream.head);
+            let head = if events {
+                Bytes::new()
+            } else {
+                head_bytes(&stream.head)
+            };
             drop(parts);
             socket::run(core, stream.conversation, socket, head, rest).await;
         }
-        Err(response) => Box::pin(answer_and_close(&core, socket, response)).await,
+        Err(refusal) => {
+            core.shared.metrics.refused(refusal.code);
+            let mut response = adapter::refused(&parts, &refusal);
+            core.shared.cors.apply(&parts, response.headers_mut());
+            Box::pin(answer_and_close(&core, socket, response)).await;
+        }
     }
 }
 
@@ -185,8 +206,9 @@ async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes) {
         .half_close(false)
         .pipeline_flush(true);
     let service = requests::Requests::new(Rc::clone(&core));
-    let connection =
-        builder.serve_connection(Rewound::new(first, socket), service).with_upgrades();
+    let connection = builder
+        .serve_connection(Rewound::new(first, socket), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let mut told = false;
     loop {
@@ -241,27 +263,43 @@ pub async fn refuse(core: &Core, socket: TcpStream, refusal: Refusal) {
     Box::pin(answer_and_close(core, socket, adapter::problem(&refusal))).await;
 }
 
-async fn answer_and_close(core: &Core, socket: TcpStream, mut response: Response<Bytes>) {
-    let body = std::mem::take(response.body_mut());
-    response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
-    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-    let (parts, ()) = response.map(|_| ()).into_parts();
-    let mut bytes = BytesMut::from(&head_bytes(parts)[..]);
-    bytes.extend_from_slice(&body);
+async fn answer_and_close(core: &Core, socket: TcpStream, response: Response<Bytes>) {
     // It is small, and the socket is new: what its buffer does not take is not worth waiting for.
-    match socket.try_write(&bytes) {
+    match socket.try_write(&whole_response(response)) {
         Ok(_) => socket::linger(socket, core.shared.limits.close_ms_max).await,
         Err(error) => tracing::trace!(%error, "a refusal could not be written"),
     }
 }
 
+/// A response, and the connection's end.
+pub fn whole_response(mut response: Response<Bytes>) -> Bytes {
+    let body = std::mem::take(response.body_mut());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, body.len().into());
+    response.headers_mut().insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("close"),
+    );
+    let (parts, _) = response.into_parts();
+    let mut bytes = BytesMut::from(&head_bytes(&parts)[..]);
+    bytes.extend_from_slice(&body);
+    bytes.freeze()
+}
+
 /// A response head in HTTP/1.1's syntax (RFC 9112, 4).
-fn head_bytes(parts: http::response::Parts) -> Bytes {
+pub fn head_bytes(parts: &http::response::Parts) -> Bytes {
     let mut head = Vec::with_capacity(512);
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(parts.status.as_str().as_bytes());
     head.push(b' ');
-    head.extend_from_slice(parts.status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    head.extend_from_slice(
+        parts
+            .status
+            .canonical_reason()
+            .unwrap_or("Unknown")
+            .as_bytes(),
+    );
     head.extend_from_slice(b"\r\n");
     for (name, value) in &parts.headers {
         head.extend_from_slice(name.as_str().as_bytes());
@@ -282,10 +320,20 @@ mod tests {
         assert!(matches!(classify(HTTP2_PREFACE), Ok(Some(First::Two))));
         assert!(matches!(classify(b"PRI * HT"), Ok(None)));
         assert!(matches!(classify(b"P"), Ok(None)));
-        assert!(matches!(classify(b"POST /v1/topics/a HTTP/1.1\r\nHost: x\r\n"), Ok(None)));
+        assert!(matches!(
+            classify(b"POST /v1/topics/a HTTP/1.1\r\nHost: x\r\n"),
+            Ok(None)
+        ));
         let whole = b"GET /v1/topics/a HTTP/1.1\r\nHost: x\r\n\r\nrest";
-        assert!(matches!(classify(whole), Ok(Some(First::One(_, length))) if length == whole.len() - 4));
-        for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"\x10\x0c\x00\x04MQTT", b"CONNECT\n\n\0", b"GET / HTTP/3\r\n\r\n"] {
+        assert!(
+            matches!(classify(whole), Ok(Some(First::One(_, length))) if length == whole.len() - 4)
+        );
+        for garbage in [
+            &b"\x16\x03\x01\x02\x00"[..],
+            b"\x10\x0c\x00\x04MQTT",
+            b"CONNECT\n\n\0",
+            b"GET / HTTP/3\r\n\r\n",
+        ] {
             assert!(classify(garbage).is_err(), "{garbage:?}");
         }
     }

@@ -11,36 +11,64 @@ use tidings_types::{Protocol, RefusalCode};
 
 use super::Shared;
 
-/// The media type of the page.
-pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 type OfShard = fn(&Metrics) -> &Count;
 type OfProtocol = fn(&ProtocolMetrics) -> &Count;
 
 const PROTOCOLS: [(&str, &str, &str, OfProtocol); 5] = [
-    ("tidings_connections", "gauge", "Open connections by protocol.", |m| &m.connections),
-    ("tidings_connections_total", "counter", "Connections opened.", |m| &m.connections_total),
-    ("tidings_published_total", "counter", "Messages handed to the log.", |m| &m.published),
-    ("tidings_deliveries_total", "counter", "Messages put on their way to a subscriber.", |m| {
-        &m.delivered
-    }),
-    ("tidings_delivered_bytes_total", "counter", "Bytes of those, encoded.", |m| {
-        &m.delivered_bytes
-    }),
+    (
+        "tidings_connections",
+        "gauge",
+        "Open connections by protocol.",
+        |m| &m.connections,
+    ),
+    (
+        "tidings_connections_total",
+        "counter",
+        "Connections opened.",
+        |m| &m.connections_total,
+    ),
+    (
+        "tidings_published_total",
+        "counter",
+        "Messages handed to the log.",
+        |m| &m.published,
+    ),
+    (
+        "tidings_deliveries_total",
+        "counter",
+        "Messages put on their way to a subscriber.",
+        |m| &m.delivered,
+    ),
+    (
+        "tidings_delivered_bytes_total",
+        "counter",
+        "Bytes of those, encoded.",
+        |m| &m.delivered_bytes,
+    ),
 ];
 
 const SHARDS: [(&str, &str, &str, OfShard); 9] = [
-    ("tidings_subscriptions", "gauge", "Subscriptions.", |m| &m.subscriptions),
-    ("tidings_subscriptions_catching_up", "gauge", "Subscriptions that are not live.", |m| {
-        &m.catching_up
+    ("tidings_subscriptions", "gauge", "Subscriptions.", |m| {
+        &m.subscriptions
     }),
+    (
+        "tidings_subscriptions_catching_up",
+        "gauge",
+        "Subscriptions that are not live.",
+        |m| &m.catching_up,
+    ),
     (
         "tidings_subscriptions_lagged_total",
         "counter",
         "Times that a slow reader fell back from live delivery to the log.",
         |m| &m.lagged,
     ),
-    ("tidings_caught_up_total", "counter", "Deliveries made by catching up.", |m| &m.caught_up),
+    (
+        "tidings_caught_up_total",
+        "counter",
+        "Deliveries made by catching up.",
+        |m| &m.caught_up,
+    ),
     (
         "tidings_inbox_overflows_total",
         "counter",
@@ -65,9 +93,12 @@ const SHARDS: [(&str, &str, &str, OfShard); 9] = [
         "Deliveries left out because the peer does not take such a message.",
         |m| &m.unframed,
     ),
-    ("tidings_read_errors_total", "counter", "Reads for subscribers that failed.", |m| {
-        &m.read_errors
-    }),
+    (
+        "tidings_read_errors_total",
+        "counter",
+        "Reads for subscribers that failed.",
+        |m| &m.read_errors,
+    ),
 ];
 
 /// The page.
@@ -95,17 +126,45 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
         head(page, name, kind, help)?;
         writeln!(page, "{name} {sum}")?;
     }
-    head(page, "tidings_gaps_total", "counter", "Gaps told to subscribers, by reason.")?;
+    head(
+        page,
+        "tidings_gaps_total",
+        "counter",
+        "Gaps told to subscribers, by reason.",
+    )?;
     for (index, reason) in GAP_REASONS.into_iter().enumerate() {
-        let sum: u64 = shared.shards.iter().map(|shard| shard.gaps[index].get()).sum();
-        writeln!(page, "tidings_gaps_total{{reason=\"{}\"}} {sum}", reason.name())?;
+        let sum: u64 = shared
+            .shards
+            .iter()
+            .map(|shard| shard.gaps[index].get())
+            .sum();
+        writeln!(
+            page,
+            "tidings_gaps_total{{reason=\"{}\"}} {sum}",
+            reason.name()
+        )?;
     }
-    head(page, "tidings_refusals_total", "counter", "Refusals, by reason.")?;
+    head(
+        page,
+        "tidings_refusals_total",
+        "counter",
+        "Refusals, by reason.",
+    )?;
     for code in RefusalCode::ALL {
         let count = shared.metrics.refusals(*code);
-        writeln!(page, "tidings_refusals_total{{reason=\"{}\"}} {count}", code.slug())?;
+        writeln!(
+            page,
+            "tidings_refusals_total{{reason=\"{}\"}} {count}",
+            code.slug()
+        )?;
     }
-    one(page, "tidings_sockets", "gauge", "Open sockets.", shared.sockets.open() as u64)?;
+    one(
+        page,
+        "tidings_sockets",
+        "gauge",
+        "Open sockets.",
+        shared.sockets.open() as u64,
+    )?;
     write_log(page, shared)
 }
 
@@ -113,30 +172,106 @@ fn write_log(page: &mut String, shared: &Shared) -> fmt::Result {
     let stats = shared.engine.stats();
     let writable = u64::from(shared.engine.health() == tidings_ports::EngineHealth::Writable);
     let counters = [
-        ("tidings_log_messages_total", "Messages committed.", stats.messages),
-        ("tidings_log_batches_total", "Batches committed.", stats.batches),
-        ("tidings_log_syncs_total", "Syncs of the storage.", stats.syncs),
-        ("tidings_log_bytes_written_total", "Bytes written.", stats.bytes_written),
-        ("tidings_log_commit_microseconds_total", "Time in writes and syncs.", stats.commit_us),
-        ("tidings_log_replays_total", "Publishes answered by their idempotency key.", stats.replays),
-        ("tidings_log_keys_evicted_total", "Idempotency keys forgotten early.", stats.keys_evicted),
-        ("tidings_log_busy_total", "Submissions refused: queue full.", stats.busy),
-        ("tidings_log_full_total", "Submissions refused: storage full.", stats.full),
-        ("tidings_log_failed_total", "Submissions refused: storage failed.", stats.failed),
-        ("tidings_log_removed_total", "Messages removed by retention.", stats.removed),
-        ("tidings_log_pages_read_total", "Pages read.", stats.pages_read),
-        ("tidings_log_messages_read_total", "Messages read.", stats.messages_read),
-        ("tidings_log_read_errors_total", "Reads that failed.", stats.read_errors),
+        (
+            "tidings_log_messages_total",
+            "Messages committed.",
+            stats.messages,
+        ),
+        (
+            "tidings_log_batches_total",
+            "Batches committed.",
+            stats.batches,
+        ),
+        (
+            "tidings_log_syncs_total",
+            "Syncs of the storage.",
+            stats.syncs,
+        ),
+        (
+            "tidings_log_bytes_written_total",
+            "Bytes written.",
+            stats.bytes_written,
+        ),
+        (
+            "tidings_log_commit_microseconds_total",
+            "Time in writes and syncs.",
+            stats.commit_us,
+        ),
+        (
+            "tidings_log_replays_total",
+            "Publishes answered by their idempotency key.",
+            stats.replays,
+        ),
+        (
+            "tidings_log_keys_evicted_total",
+            "Idempotency keys forgotten early.",
+            stats.keys_evicted,
+        ),
+        (
+            "tidings_log_busy_total",
+            "Submissions refused: queue full.",
+            stats.busy,
+        ),
+        (
+            "tidings_log_full_total",
+            "Submissions refused: storage full.",
+            stats.full,
+        ),
+        (
+            "tidings_log_failed_total",
+            "Submissions refused: storage failed.",
+            stats.failed,
+        ),
+        (
+            "tidings_log_removed_total",
+            "Messages removed by retention.",
+            stats.removed,
+        ),
+        (
+            "tidings_log_pages_read_total",
+            "Pages read.",
+            stats.pages_read,
+        ),
+        (
+            "tidings_log_messages_read_total",
+            "Messages read.",
+            stats.messages_read,
+        ),
+        (
+            "tidings_log_read_errors_total",
+            "Reads that failed.",
+            stats.read_errors,
+        ),
     ];
     let gauges = [
-        ("tidings_log_head", "The last committed offset.", shared.engine.head().0),
-        ("tidings_log_writable", "1 if the log takes writes.", writable),
+        (
+            "tidings_log_head",
+            "The last committed offset.",
+            shared.engine.head().0,
+        ),
+        (
+            "tidings_log_writable",
+            "1 if the log takes writes.",
+            writable,
+        ),
         ("tidings_log_segments", "Segments.", stats.segments),
         ("tidings_log_bytes", "Bytes stored.", stats.bytes_stored),
-        ("tidings_log_memory_bytes", "Bytes of topics kept in memory.", stats.bytes_memory),
+        (
+            "tidings_log_memory_bytes",
+            "Bytes of topics kept in memory.",
+            stats.bytes_memory,
+        ),
         ("tidings_log_topics", "Topics.", stats.topics),
-        ("tidings_log_keys", "Idempotency keys remembered.", stats.keys),
-        ("tidings_log_queued", "Messages waiting to be committed.", stats.queued),
+        (
+            "tidings_log_keys",
+            "Idempotency keys remembered.",
+            stats.keys,
+        ),
+        (
+            "tidings_log_queued",
+            "Messages waiting to be committed.",
+            stats.queued,
+        ),
     ];
     for (name, help, value) in counters {
         one(page, name, "counter", help, value)?;

@@ -8,6 +8,7 @@ mod body;
 mod control;
 mod core;
 mod front;
+mod launch;
 mod metrics;
 mod page;
 mod requests;
@@ -16,7 +17,6 @@ mod socket;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -24,9 +24,9 @@ use tidings_adapters::http::Cors;
 use tidings_adapters::websocket::Origins;
 use tidings_hub::{Metrics, SharedMetrics};
 use tidings_ports::{Clock, Engine};
-use tidings_types::{Limits, Principal};
+use tidings_types::{Limits, Principal, RetentionRules};
 
-pub use control::run;
+pub use launch::launch;
 
 /// What the threads of a running server share.
 pub struct Shared {
@@ -51,7 +51,9 @@ pub struct Shared {
     /// Whether permessage-deflate is offered.
     pub websocket_compression: bool,
     /// Whether SSE is compressed for clients that accept it.
-    pub sse_compression: bool,
+    pub sse_gzip: bool,
+    /// What is kept, for how long a page may be cached.
+    pub retention: RetentionRules,
     /// Whether the built-in page is served.
     pub page: bool,
     /// Set once the server is going down.
@@ -94,22 +96,26 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// A list of origins is not one.
+    Origins {
+        /// The option that has it.
+        option: &'static str,
+        /// What is wrong with it.
+        text: String,
+    },
     /// Nothing would listen.
     NothingToServe,
-    /// The data directory could not be made.
-    DataDirectory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 impl std::fmt::Display for ServeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Log(error) => write!(f, "cannot open the log: {error}"),
-            Self::Listen { option, address, source } => {
+            Self::Listen {
+                option,
+                address,
+                source,
+            } => {
                 let hint = match source.kind() {
                     io::ErrorKind::AddrInUse => {
                         ": another process listens there; stop it, or choose another port"
@@ -123,12 +129,10 @@ impl std::fmt::Display for ServeError {
                 write!(f, "cannot listen on {address} ({option}): {source}{hint}")
             }
             Self::System { what, source } => write!(f, "cannot get {what}: {source}"),
-            Self::NothingToServe => {
-                f.write_str("every listener is off: turn one on, for example with --http 127.0.0.1:8080")
-            }
-            Self::DataDirectory { path, source } => {
-                write!(f, "cannot make the data directory {}: {source}", path.display())
-            }
+            Self::NothingToServe => f.write_str(
+                "every listener is off: turn one on, for example with --http 127.0.0.1:8080",
+            ),
+            Self::Origins { option, text } => write!(f, "cannot use {option}: {text}"),
         }
     }
 }
@@ -137,10 +141,8 @@ impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Log(error) => Some(error),
-            Self::Listen { source, .. }
-            | Self::System { source, .. }
-            | Self::DataDirectory { source, .. } => Some(source),
-            Self::NothingToServe => None,
+            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Origins { .. } | Self::NothingToServe => None,
         }
     }
 }

@@ -14,21 +14,21 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tidings_adapters::http as adapter;
-use tidings_adapters::http::{History, Route};
-use tidings_adapters::poll::PollConversation;
-use tidings_adapters::sse::SseConversation;
+use tidings_adapters::http::poll::PollConversation;
+use tidings_adapters::http::{Caching, HistoryRequest, Route};
+use tidings_adapters::sse::{self, SseConversation, SseRequest, SseTimes};
 use tidings_adapters::websocket::{
     self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
 };
 use tidings_hub::gate::{self, Wanted};
-use tidings_ports::{Conversation, EngineHealth, Gap, Page};
-use tidings_types::{Draft, Protocol, Receipt, Refusal, RefusalCode, Topic};
+use tidings_ports::{Conversation, Page, ReadRequest, Start};
+use tidings_types::{Cursor, Draft, Protocol, Receipt, Refusal, RefusalCode, Topic, TopicFilter};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::{Reply, Rewound, Stream};
 use super::core::Core;
-use super::{metrics, page, socket};
+use super::{front, metrics, page, socket};
 
 /// Answers the requests of one connection.
 pub struct Requests {
@@ -66,24 +66,32 @@ pub fn note_http_error(core: &Core, error: &hyper::Error) {
 }
 
 async fn answer(core: Rc<Core>, mut request: Request<Incoming>) -> Response<Reply> {
-    let _counted = Counted::new(&core);
+    let counted = Counted::new(&core);
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
-    let mut response = match adapter::route(&parts, &core.shared.limits) {
-        Ok(route) => match dispatch(&core, &parts, body, route, upgrade).await {
-            Ok(response) => response,
-            Err(refusal) => refused(&core, &refusal),
-        },
-        Err(refusal) => refused(&core, &refusal),
+    let routed = adapter::route(&parts, &core.shared.limits);
+    let answered = match routed {
+        Ok(route @ (Route::Stream(_) | Route::RawSocket { .. } | Route::TidingsSocket)) => {
+            open_streaming(&core, &parts, route, upgrade)
+        }
+        Ok(Route::SubscribeByBody) => subscribe_by_body(&core, &parts, body, upgrade).await,
+        Ok(route) => dispatch(&core, &parts, body, route).await.map(|response| {
+            let response = if core.shared.http_compression {
+                adapter::compress(&parts, response)
+            } else {
+                response
+            };
+            without_body_for_head(&parts, response).map(Reply::from)
+        }),
+        Err(refusal) => Err(refusal),
     };
+    let mut response = answered.unwrap_or_else(|refusal| {
+        core.shared.metrics.refused(refusal.code);
+        adapter::refused(&parts, &refusal).map(Reply::from)
+    });
     core.shared.cors.apply(&parts, response.headers_mut());
-    adapter::secure(response.headers_mut());
+    drop(counted);
     response
-}
-
-fn refused(core: &Core, refusal: &Refusal) -> Response<Reply> {
-    core.shared.metrics.refused(refusal.code);
-    adapter::problem(refusal).map(Reply::from)
 }
 
 async fn dispatch(
@@ -91,51 +99,76 @@ async fn dispatch(
     parts: &Parts,
     body: Incoming,
     route: Route,
+) -> Result<Response<Bytes>, Refusal> {
+    let shared = &core.shared;
+    let body_max = adapter::body_bytes_max(&route, &shared.limits);
+    Ok(match route {
+        Route::Publish { topic } => {
+            shared.cors.admit(parts)?;
+            let body = read_body(core, body, body_max, RefusalCode::MessageTooLarge).await?;
+            let draft = adapter::draft(parts, topic.clone(), body, &shared.limits)?;
+            let receipts = publish(core, vec![draft]).await?;
+            adapter::published(&receipts, &[topic], false)
+        }
+        Route::PublishBatch => {
+            shared.cors.admit(parts)?;
+            let body = read_body(core, body, body_max, RefusalCode::BatchTooLarge).await?;
+            let drafts = adapter::batch(parts, &body, &shared.limits)?;
+            let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+            let receipts = publish(core, drafts).await?;
+            adapter::published(&receipts, &topics, true)
+        }
+        Route::History(request) => history(core, parts, request).await?,
+        Route::Topics(query) => {
+            adapter::topics(shared.engine.epoch(), &shared.engine.topics(&query))
+        }
+        Route::StreamHead(request) => {
+            let head = stream_head(core, parts, &request);
+            Response::from_parts(head, Bytes::new())
+        }
+        Route::Preflight => shared.cors.preflight(parts),
+        Route::Health => adapter::health(),
+        Route::Ready => adapter::ready(&shared.engine.health(), shared.is_draining()),
+        Route::Metrics => adapter::metrics(metrics::render(shared).into()),
+        Route::OpenApi => adapter::openapi(),
+        Route::Page { path } => {
+            let asset = page::asset(&path).filter(|_| shared.page);
+            let mut response = asset.ok_or_else(|| not_found(&path))?;
+            adapter::page_headers(response.headers_mut());
+            response
+        }
+        Route::Stream(_)
+        | Route::RawSocket { .. }
+        | Route::TidingsSocket
+        | Route::SubscribeByBody => {
+            unreachable!("streams are opened before this")
+        }
+    })
+}
+
+async fn subscribe_by_body(
+    core: &Rc<Core>,
+    parts: &Parts,
+    body: Incoming,
     upgrade: hyper::upgrade::OnUpgrade,
 ) -> Result<Response<Reply>, Refusal> {
     let limits = &core.shared.limits;
-    let response = match route {
-        Route::Publish(topic) => {
-            let body = read_body(core, body, limits.message_bytes_max, RefusalCode::MessageTooLarge).await?;
-            let draft = adapter::draft(parts, topic.clone(), body, limits)?;
-            let receipts = publish(core, vec![draft]).await?;
-            adapter::published(&receipts, &[topic])
-        }
-        Route::PublishBatch => {
-            let body = read_body(core, body, limits.batch_bytes_max, RefusalCode::BatchTooLarge).await?;
-            let drafts = adapter::batch(parts, &body, limits)?;
-            let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
-            let receipts = publish(core, drafts).await?;
-            adapter::published_batch(&receipts, &topics)
-        }
-        Route::History(history) => history_page(core, parts, history).await?,
-        Route::Topics(query) => adapter::topics(&core.shared.engine.topics(&query)),
-        Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket => {
-            return open_streaming(core, parts, route, upgrade);
-        }
-        Route::StreamFromBody => {
-            let body = read_body(core, body, limits.batch_bytes_max, RefusalCode::BatchTooLarge).await?;
-            let stream = adapter::stream_from_body(parts, &body, limits)?;
-            return open_streaming(core, parts, Route::Stream(stream), upgrade);
-        }
-        Route::Preflight => core.shared.cors.preflight(parts),
-        Route::Health => adapter::text(StatusCode::OK, "ok\n"),
-        Route::Ready => ready(core),
-        Route::Metrics => adapter::page(metrics::MEDIA_TYPE, metrics::render(&core.shared).into()),
-        Route::OpenApi => adapter::page("application/json", Bytes::from_static(adapter::OPENAPI)),
-        Route::Page(path) => match page::asset(&path).filter(|_| core.shared.page) {
-            Some(response) => response,
-            None => return Err(not_found(&path)),
-        },
-    };
-    let response = if core.shared.http_compression { adapter::compress(parts, response) } else { response };
-    Ok(without_body_for_head(parts, response).map(Reply::from))
+    let max = adapter::body_bytes_max(&Route::SubscribeByBody, limits);
+    let body = read_body(core, body, max, RefusalCode::TooManySubscriptions).await?;
+    match adapter::subscription(parts, &body, limits)? {
+        Route::History(request) => Ok(history(core, parts, request).await?.map(Reply::from)),
+        stream => open_streaming(core, parts, stream, upgrade),
+    }
 }
 
 fn without_body_for_head(parts: &Parts, mut response: Response<Bytes>) -> Response<Bytes> {
     if parts.method == Method::HEAD {
         let length = response.body().len();
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        if length > 0 {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length.into());
+        }
         *response.body_mut() = Bytes::new();
     }
     response
@@ -144,23 +177,10 @@ fn without_body_for_head(parts: &Parts, mut response: Response<Bytes>) -> Respon
 fn not_found(path: &str) -> Refusal {
     Refusal::new(
         RefusalCode::NotFound,
-        format!("nothing is at `{path}`: topics are under /v1/topics/, and /openapi.json lists every path"),
-    )
-}
-
-fn ready(core: &Core) -> Response<Bytes> {
-    match core.shared.engine.health() {
-        _ if core.shared.is_draining() => {
-            adapter::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
-        }
-        EngineHealth::Writable => adapter::text(StatusCode::OK, "ready\n"),
-        // Subscribers are served all the same: taking the server out would cut them off too.
-        EngineHealth::Full => adapter::text(StatusCode::OK, "ready, but the storage is full: publishing is refused\n"),
-        EngineHealth::Failed(reason) => adapter::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &format!("the log takes no writes: {reason}\n"),
+        format!(
+            "nothing is at `{path}`: topics are under /v1/topics/, and /openapi.json lists every path"
         ),
-    }
+    )
 }
 
 async fn read_body(
@@ -171,7 +191,12 @@ async fn read_body(
 ) -> Result<Bytes, Refusal> {
     let limit = Duration::from_millis(core.shared.limits.request_body_ms_max);
     let too_large = || {
-        Refusal::new(code, format!("the body has more than {max} bytes: send less at once, or raise the limit in `limits`"))
+        Refusal::new(
+            code,
+            format!(
+                "the body has more than {max} bytes: send less at once, or raise the limit in `limits`"
+            ),
+        )
     };
     // What the head announces is refused before it is sent.
     if hyper::body::Body::size_hint(&body).lower() > max as u64 {
@@ -181,7 +206,10 @@ async fn read_body(
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
-                Refusal::new(RefusalCode::BadRequest, format!("the body broke off: {error}"))
+                Refusal::new(
+                    RefusalCode::BadRequest,
+                    format!("the body broke off: {error}"),
+                )
             })?;
             if let Ok(piece) = frame.into_data() {
                 if whole.len() + piece.len() > max {
@@ -203,77 +231,95 @@ async fn read_body(
 
 async fn publish(core: &Core, drafts: Vec<Draft>) -> Result<Vec<Receipt>, Refusal> {
     if core.is_draining() {
-        let detail = "the server is going down: publish again in a moment, with the same idempotency key";
+        let detail =
+            "the server is going down: publish again in a moment, with the same idempotency key";
         return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
     }
     let (sender, receiver) = oneshot::channel();
     let principal = core.shared.anonymous();
     core.with(|shard| {
         // The requester may be gone by then; the message is committed all the same.
-        shard.publish(&principal, drafts, Box::new(move |result| drop(sender.send(result))));
+        shard.publish(
+            &principal,
+            drafts,
+            Box::new(move |result| drop(sender.send(result))),
+        );
     });
     receiver.await.unwrap_or_else(|_| Err(lost()))
 }
 
-async fn read_page(
-    core: &Core,
-    wanted: Wanted,
-    messages_max: usize,
-) -> Result<(Page, Option<Gap>), Refusal> {
+async fn read_page(core: &Core, request: ReadRequest) -> Result<Page, Refusal> {
     let (sender, receiver) = oneshot::channel();
     let principal = core.shared.anonymous();
     core.with(|shard| {
         let reply = Box::new(move |result| drop(sender.send(result)));
-        shard.read(&principal, wanted, messages_max, reply);
+        shard.read(&principal, request, reply);
     });
     receiver.await.unwrap_or_else(|_| Err(lost()))
 }
 
 /// The shard ended before it answered.
 fn lost() -> Refusal {
-    Refusal::new(RefusalCode::ShuttingDown, "the server went down before it could answer: try again")
+    Refusal::new(
+        RefusalCode::ShuttingDown,
+        "the server went down before it could answer: try again",
+    )
 }
 
-async fn history_page(
+async fn history(
     core: &Rc<Core>,
     parts: &Parts,
-    history: History,
+    mut request: HistoryRequest,
 ) -> Result<Response<Bytes>, Refusal> {
-    let wanted = Wanted { filters: history.filters.clone(), start: history.start.clone() };
-    let (page, gap) = read_page(core, wanted, history.limit).await?;
-    let epoch = core.shared.engine.epoch();
-    let empty = page.messages.is_empty() && gap.is_none();
-    match history.wait.filter(|_| empty) {
-        Some(wait) => {
-            let after = tidings_types::Cursor { epoch, offset: page.scanned_to };
-            long_poll(core, history, after, wait).await
-        }
-        None => Ok(adapter::history(parts, &history, &page, gap.as_ref(), epoch)),
+    let shared = &core.shared;
+    let epoch = shared.engine.epoch();
+    let read = request.read(epoch, shared.engine.head(), &shared.limits);
+    let page = read_page(core, read.request.clone()).await?;
+    let nothing =
+        page.messages.is_empty() && page.at_head && page.gap.is_none() && !read.cursor_unknown;
+    if nothing && !request.wait.is_zero() && !core.is_draining() {
+        request.start = Start::After(Cursor {
+            epoch,
+            offset: page.scanned_to,
+        });
+        return Ok(long_poll(core, request).await);
     }
+    let rules = &shared.retention;
+    let ages = rules.rules.iter().map(|(_, retention)| retention.age_max);
+    let age_max = ages.chain([rules.default.age_max]).flatten().min();
+    let caching = Caching {
+        now: shared.clock.now(),
+        age_max,
+    };
+    Ok(adapter::history(
+        parts,
+        &request,
+        &read,
+        (epoch, &page),
+        caching,
+    ))
 }
 
-/// Waits for the first message after a position, as a subscription like any other.
-async fn long_poll(
-    core: &Rc<Core>,
-    history: History,
-    after: tidings_types::Cursor,
-    wait: Duration,
-) -> Result<Response<Bytes>, Refusal> {
-    let conversation = PollConversation::new(history.filters, after, wait);
-    let principal = core.shared.anonymous();
-    let id = core.connect_pulled(Box::new(conversation), principal);
+/// Waits for the first message, as a subscription like any other.
+async fn long_poll(core: &Rc<Core>, request: HistoryRequest) -> Response<Bytes> {
+    let limit = request.limit;
+    let conversation = Box::new(PollConversation::new(request));
+    let id = core.connect_pulled(conversation, core.shared.anonymous());
     let stream = Stream::new(Rc::clone(core), id);
     let first = poll_fn(|cx| core.poll_frame(stream.id(), cx)).await;
-    let mut frames: Vec<Bytes> = first.into_iter().collect();
     core.with(|shard| {
+        let mut frames: Vec<Bytes> = first.into_iter().collect();
         if let Some(outbox) = shard.outbox(id) {
-            while frames.len() < history.limit {
+            while frames.len() < limit {
                 let Some(frame) = outbox.pop() else { break };
                 frames.push(frame);
             }
         }
-    });
-    Ok(adapter::polled(&frames, after))
+        match shard.conversation::<PollConversation>(id) {
+            Some(conversation) => conversation.answer(&frames),
+            None => adapter::problem(&lost()),
+        }
+    })
 }
 
 /// A stream that is about to be opened: its response head, and its conversation.
@@ -284,67 +330,100 @@ pub struct OpenStream {
     pub conversation: Box<dyn Conversation>,
 }
 
-/// Prepares a stream or WebSocket for a request, or says why not.
-pub fn open_stream(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Response<Bytes>> {
-    let prepared = if core.is_draining() {
-        Err(Refusal::new(RefusalCode::ShuttingDown, "the server is going down: come back in a moment"))
-    } else {
-        prepare(core, parts, route)
-    };
-    match prepared {
-        Ok(mut stream) => {
-            core.shared.cors.apply(parts, &mut stream.head.headers);
-            Ok(stream)
+/// Prepares a stream or WebSocket for a request, or says why not. `head_first`: the conversation itself writes
+/// the head of an event stream (see [`sse::Opening`]), because nobody else would.
+pub fn open_stream(
+    core: &Core,
+    parts: &Parts,
+    route: Route,
+    head_first: bool,
+) -> Result<OpenStream, Refusal> {
+    if core.is_draining() {
+        let detail = "the server is going down: come back in a moment";
+        return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
+    }
+    match route {
+        Route::Stream(request) => {
+            admit(core, &request.filters, &request.start)?;
+            Ok(open_events(core, parts, request, head_first))
         }
-        Err(refusal) => {
-            core.shared.metrics.refused(refusal.code);
-            let mut response = adapter::problem(&refusal);
-            core.shared.cors.apply(parts, response.headers_mut());
-            adapter::secure(response.headers_mut());
-            Err(response)
+        Route::RawSocket {
+            filter,
+            start,
+            echo,
+        } => {
+            admit(core, std::slice::from_ref(&filter), &start)?;
+            let accepted = handshake(core, parts, &[])?;
+            let options = RawOptions {
+                filter,
+                start,
+                echo,
+                deflate: accepted.deflate,
+            };
+            let conversation = RawConversation::new(options, Arc::clone(&core.shared.limits));
+            Ok(OpenStream {
+                head: switching(&accepted)?,
+                conversation: Box::new(conversation),
+            })
+        }
+        _ => {
+            let accepted = handshake(core, parts, &[websocket::SUBPROTOCOL])?;
+            let limits = Arc::clone(&core.shared.limits);
+            let conversation = TidingsConversation::new(accepted.deflate, limits);
+            Ok(OpenStream {
+                head: switching(&accepted)?,
+                conversation: Box::new(conversation),
+            })
         }
     }
 }
 
-fn prepare(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Refusal> {
-    let shared = &core.shared;
-    let limits = Arc::clone(&shared.limits);
-    let principal = shared.anonymous();
-    // The hub admits the subscription itself; asked before, a refusal can still be a status.
-    let admit = |filters, start| gate::subscribe(&principal, Wanted { filters, start }, &limits);
-    let handshake = |subprotocols: &[&'static str]| {
-        let options = HandshakeOptions {
-            subprotocols,
-            origins: &shared.origins,
-            deflate: shared.websocket_compression,
-        };
-        websocket::accept(&Request::from_parts(parts.clone(), ()), options)
+/// The hub admits every subscription itself; asked before, a refusal can still be an HTTP status.
+fn admit(core: &Core, filters: &[TopicFilter], start: &Start) -> Result<(), Refusal> {
+    let wanted = Wanted {
+        filters: filters.to_vec(),
+        start: start.clone(),
     };
-    match route {
-        Route::Stream(request) => {
-            admit(request.filters.clone(), request.start.clone())?;
-            let gzip = shared.sse_compression && request.gzip;
-            let head = request.response_head(gzip);
-            let conversation = SseConversation::new(request, gzip, limits.clone());
-            Ok(OpenStream { head, conversation: Box::new(conversation) })
-        }
-        Route::RawSocket(raw) => {
-            admit(vec![raw.filter.clone()], raw.start.clone())?;
-            let accepted = handshake(&[])?;
-            let options = RawOptions {
-                filter: raw.filter,
-                start: raw.start,
-                echo: raw.echo,
-                deflate: accepted.deflate,
-            };
-            let conversation = RawConversation::new(options, limits.clone());
-            Ok(OpenStream { head: switching(&accepted)?, conversation: Box::new(conversation) })
-        }
-        _ => {
-            let accepted = handshake(&[websocket::SUBPROTOCOL])?;
-            let conversation = TidingsConversation::new(accepted.deflate, limits.clone());
-            Ok(OpenStream { head: switching(&accepted)?, conversation: Box::new(conversation) })
-        }
+    gate::subscribe(&core.shared.anonymous(), wanted, &core.shared.limits).map(drop)
+}
+
+fn handshake(
+    core: &Core,
+    parts: &Parts,
+    subprotocols: &[&'static str],
+) -> Result<websocket::Accepted, Refusal> {
+    let options = HandshakeOptions {
+        subprotocols,
+        origins: &core.shared.origins,
+        deflate: core.shared.websocket_compression,
+    };
+    websocket::accept(&Request::from_parts(parts.clone(), ()), options)
+}
+
+fn stream_head(core: &Core, parts: &Parts, request: &SseRequest) -> http::response::Parts {
+    let gzip = request.is_gzip(&parts.headers, core.shared.sse_gzip);
+    sse::response_head(parts, gzip, &core.shared.cors)
+}
+
+fn open_events(core: &Core, parts: &Parts, request: SseRequest, head_first: bool) -> OpenStream {
+    let gzip = request.is_gzip(&parts.headers, core.shared.sse_gzip);
+    let head = sse::response_head(parts, gzip, &core.shared.cors);
+    let opening: sse::Opening = if head_first {
+        let mut head = head.clone();
+        head.headers
+            .insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        Box::new(move |outcome| match outcome {
+            Ok(()) => front::head_bytes(&head),
+            Err(refusal) => front::whole_response(adapter::problem(refusal)),
+        })
+    } else {
+        Box::new(|_| Bytes::new())
+    };
+    let times = SseTimes::new(core.shared.limits.heartbeat_ms);
+    let conversation = SseConversation::new(request, gzip, times, opening);
+    OpenStream {
+        head,
+        conversation: Box::new(conversation),
     }
 }
 
@@ -354,7 +433,10 @@ fn switching(accepted: &websocket::Accepted) -> Result<http::response::Parts, Re
         builder = builder.header(name, value);
     }
     let response = builder.body(()).map_err(|error| {
-        Refusal::new(RefusalCode::Internal, format!("the handshake's answer is no response: {error}"))
+        Refusal::new(
+            RefusalCode::Internal,
+            format!("the handshake's answer is no response: {error}"),
+        )
     })?;
     Ok(response.into_parts().0)
 }
@@ -367,11 +449,10 @@ fn open_streaming(
     route: Route,
     upgrade: hyper::upgrade::OnUpgrade,
 ) -> Result<Response<Reply>, Refusal> {
-    let stream = match open_stream(core, parts, route) {
-        Ok(stream) => stream,
-        Err(response) => return Ok(response.map(Reply::from)),
-    };
-    let OpenStream { mut head, conversation } = stream;
+    let OpenStream {
+        mut head,
+        conversation,
+    } = open_stream(core, parts, route, false)?;
     head.version = parts.version;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let core = Rc::clone(core);
@@ -388,7 +469,10 @@ fn open_streaming(
     // Hyper frames the body, and may keep the connection.
     head.headers.remove(header::CONNECTION);
     let id = core.connect_pulled(conversation, core.shared.anonymous());
-    Ok(Response::from_parts(head, Reply::Stream(Stream::new(Rc::clone(core), id))))
+    Ok(Response::from_parts(
+        head,
+        Reply::Stream(Stream::new(Rc::clone(core), id)),
+    ))
 }
 
 async fn serve_upgraded(
@@ -426,7 +510,9 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.core.with(|shard| {
-            shard.metrics().protocols[Protocol::Http.index()].connections.sub(1);
+            shard.metrics().protocols[Protocol::Http.index()]
+                .connections
+                .sub(1);
         });
     }
 }

@@ -49,13 +49,25 @@ pub fn start(
             Err(error) => return tracing::error!(%error, "a shard has no runtime"),
         };
         let shard = Shard::new(config);
-        runtime.block_on(serve(Rc::new(Core::new(shard, shared)), arrival, accepted, drained));
+        runtime.block_on(serve(
+            Rc::new(Core::new(shard, shared)),
+            arrival,
+            accepted,
+            drained,
+        ));
     })?;
-    Ok(ShardThread { connections, drain, thread })
+    Ok(ShardThread {
+        connections,
+        drain,
+        thread,
+    })
 }
 
 fn local_runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())
+    Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(LocalOptions::default())
 }
 
 async fn serve(
@@ -101,7 +113,11 @@ async fn serve(
 }
 
 fn open(core: &Rc<Core>, accepted: Accepted) {
-    let Accepted { socket, permit, refusal } = accepted;
+    let Accepted {
+        socket,
+        permit,
+        refusal,
+    } = accepted;
     let socket = match TcpStream::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::debug!(%error, "a new connection broke at once"),
@@ -150,7 +166,10 @@ async fn say_goodbye(core: &Rc<Core>, spread: Duration) {
         }
     }
     let limit = Duration::from_millis(core.shared.limits.close_ms_max);
-    if tokio::time::timeout(limit, core.all_closed()).await.is_err() {
+    if tokio::time::timeout(limit, core.all_closed())
+        .await
+        .is_err()
+    {
         tracing::info!("some connections did not close in time and are cut off");
     }
 }

@@ -70,7 +70,12 @@ async fn converse(connection: &Disconnect<'_>, mut rest: BytesMut) -> bool {
 /// Writes what is left for a peer whose conversation has ended, for as long as a farewell may take.
 async fn say_goodbye(core: &Core, id: tidings_hub::ConnectionId) -> bool {
     let written = poll_fn(|cx| core.poll_written(id, cx));
-    timeout(Duration::from_millis(core.shared.limits.close_ms_max), written).await.is_ok()
+    timeout(
+        Duration::from_millis(core.shared.limits.close_ms_max),
+        written,
+    )
+    .await
+    .is_ok()
 }
 
 /// Closes a socket so that its last bytes arrive: what the peer still sends is read and thrown away, or its

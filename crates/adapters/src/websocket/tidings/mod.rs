@@ -16,9 +16,7 @@ use bytes::{Bytes, BytesMut};
 use tidings_ports::{
     Command, Conversation, Event, Framing, Gap, Start, SubscriptionKey, Tag, Turn,
 };
-use tidings_types::{
-    Limits, Message, Protocol, Receipt, Refusal, RefusalCode, TopicFilter,
-};
+use tidings_types::{Limits, Message, Protocol, Receipt, Refusal, RefusalCode, TopicFilter};
 
 use self::answer::Answer;
 use self::request::{Field, Op, Request, RequestId, bad_field};
@@ -144,7 +142,11 @@ impl TidingsConversation {
             );
             return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
         }
-        if let Some(known) = self.subscriptions.iter().find(|it| it.filters[..] == filters) {
+        if let Some(known) = self
+            .subscriptions
+            .iter()
+            .find(|it| it.filters[..] == filters)
+        {
             let detail = format!(
                 "already subscribed, as sub {}: unsubscribe first to start at another place",
                 known.key.0
@@ -174,7 +176,8 @@ impl TidingsConversation {
         id: &RequestId,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
-        let sub: Option<u32> = request.get(Field::Sub, "the number that the subscribe's answer gave")?;
+        let sub: Option<u32> =
+            request.get(Field::Sub, "the number that the subscribe's answer gave")?;
         let topic: Option<String> = request.get(Field::Topic, "a string")?;
         let place = match (sub, topic) {
             (Some(sub), None) => self.subscriptions.iter().position(|it| it.key.0 == sub),
@@ -257,7 +260,8 @@ impl TidingsConversation {
             if let Asked::Subscribe(key) = pending.what {
                 self.subscriptions.retain(|it| it.key != key);
             }
-            turn.frames.push(error(pending.id.as_deref(), refusal).frame());
+            turn.frames
+                .push(error(pending.id.as_deref(), refusal).frame());
         }
     }
 
@@ -307,8 +311,7 @@ impl Conversation for TidingsConversation {
     }
 
     fn receive(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
-        let mut pong = None;
-        while let Some(received) = self.link.receive(input, &mut pong, turn) {
+        while let Some(received) = self.link.receive(input, turn) {
             match received {
                 Received::Text(payload) => self.request(&payload, turn),
                 Received::Binary(_) => {
@@ -319,7 +322,6 @@ impl Conversation for TidingsConversation {
                 }
             }
         }
-        self.link.answer_ping(&mut pong, turn);
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
@@ -415,12 +417,13 @@ fn filters(request: &Request<'_>, limits: &Limits) -> Result<Vec<TopicFilter>, R
 
 /// Where a `subscribe` starts.
 fn start(request: &Request<'_>, limits: &Limits) -> Result<Start, Refusal> {
-    let after: Option<String> = request.get(Field::After, "a cursor, `earliest`, `latest` or `retained`")?;
+    let after: Option<String> =
+        request.get(Field::After, "a cursor, `earliest`, `latest` or `retained`")?;
     let last: Option<u64> = request.get(Field::Last, "a whole number")?;
     match (after, last) {
         (Some(_), Some(_)) => Err(bad_field(Field::Last, "alone: leave out `after`")),
         (Some(after), None) => query::parse_start(&after),
-        (None, Some(0)) => Ok(Start::Latest),
+        (None, None | Some(0)) => Ok(Start::Latest),
         (None, Some(last)) if last <= limits.last_messages_max => Ok(Start::Last(last)),
         (None, Some(_)) => {
             let expected = format!(
@@ -429,7 +432,6 @@ fn start(request: &Request<'_>, limits: &Limits) -> Result<Start, Refusal> {
             );
             Err(bad_field(Field::Last, &expected))
         }
-        (None, None) => Ok(Start::Latest),
     }
 }
 
@@ -450,5 +452,6 @@ fn error(id: Option<&str>, refusal: &Refusal) -> Answer {
 }
 
 #[cfg(test)]
-#[path = "../tidings_tests.rs"]
+mod refusal_tests;
+#[cfg(test)]
 mod tests;

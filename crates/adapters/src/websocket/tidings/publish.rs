@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Deserialize;
@@ -214,11 +214,9 @@ impl<'de> Visitor<'de> for HeadersVisitor {
             let name = ByteString::from(name);
             match value {
                 HeaderValue::One(value) => headers.push((name, value.into())),
-                HeaderValue::Several(values) => headers.extend(
-                    values
-                        .into_iter()
-                        .map(|value| (name.clone(), value.into())),
-                ),
+                HeaderValue::Several(values) => {
+                    headers.extend(values.into_iter().map(|value| (name.clone(), value.into())));
+                }
             }
         }
         Ok(Headers(headers))

@@ -112,10 +112,14 @@ impl<'a> Request<'a> {
             id: None,
             refusal: Refusal::new(
                 RefusalCode::BadJson,
-                format!("a request is one JSON object, as in {{\"op\":\"ping\",\"id\":1}}: {error}"),
+                format!(
+                    "a request is one JSON object, as in {{\"op\":\"ping\",\"id\":1}}: {error}"
+                ),
             ),
         })?;
-        let id = fields.id().map_err(|refusal| Rejected { id: None, refusal })?;
+        let id = fields
+            .id()
+            .map_err(|refusal| Rejected { id: None, refusal })?;
         match fields.op() {
             Ok(op) => Ok((Self { op, fields }, id)),
             Err(refusal) => Err(Rejected { id, refusal }),
@@ -206,7 +210,11 @@ impl<'a> Fields<'a> {
             let common = matches!(field, Field::Op | Field::Id);
             self.get(**field).is_some() && !common && !op.fields().contains(field)
         });
-        if let Some(name) = self.unknown.as_deref().or(foreign.map(|field| field.name())) {
+        if let Some(name) = self
+            .unknown
+            .as_deref()
+            .or(foreign.map(|field| field.name()))
+        {
             let what = format!("field for `{}`", op.name());
             let detail = unknown_word(&what, name, known());
             return Err(Refusal::new(RefusalCode::BadParameter, detail));
@@ -229,7 +237,10 @@ fn unknown_word<'k>(
     if known.is_empty() {
         format!("`{shown}` is not a known {what}: it has none")
     } else {
-        format!("`{shown}` is not a known {what}: known are {}", known.join(", "))
+        format!(
+            "`{shown}` is not a known {what}: known are {}",
+            known.join(", ")
+        )
     }
 }
 

@@ -1,0 +1,8 @@
+//! The description of this interface, kept by hand.
+
+/// An OpenAPI 3.1 document. A test routes every path and method of it, and finds every route in it.
+pub const OPENAPI: &[u8] = include_bytes!("openapi.json");
+
+#[cfg(test)]
+#[path = "openapi_tests.rs"]
+mod tests;

@@ -1,0 +1,126 @@
+//! Where everything begins: a server's address and how patient to be with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_types::TopicFilter;
+
+use crate::backoff::{Backoff, RetryPolicy};
+use crate::error::{Lost, TryError};
+use crate::message::Start;
+use crate::pipeline::Pipeline;
+use crate::publisher::Publisher;
+use crate::random::Random;
+use crate::stream::{Connector, Stream};
+use crate::subscription::{Subscription, Wire};
+use crate::url::{ServerUrl, UrlError};
+use crate::websocket::WebSocket;
+
+/// A server, and how to reach it. Opens nothing by itself; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) url: Arc<ServerUrl>,
+    pub(crate) connector: Connector,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) silence: Duration,
+}
+
+/// The server's heartbeats come every 15 s: three in a row and a bit.
+const SILENCE_DEFAULT: Duration = Duration::from_secs(50);
+
+impl Client {
+    /// For the server at a URL such as `http://127.0.0.1:8080`.
+    pub fn new(url: &str) -> Result<Self, UrlError> {
+        Ok(Self {
+            url: Arc::new(url.parse()?),
+            connector: Connector::default(),
+            retry: RetryPolicy::default(),
+            silence: SILENCE_DEFAULT,
+        })
+    }
+
+    /// With other waits between tries.
+    #[must_use]
+    pub fn with_retry(self, retry: RetryPolicy) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// With another way to connect.
+    #[must_use]
+    pub fn with_connector(self, connector: Connector) -> Self {
+        Self { connector, ..self }
+    }
+
+    /// A connection on which nothing comes for so long, not even a heartbeat or an awaited answer, is given up.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        Self { silence, ..self }
+    }
+
+    /// Publishes one message after the other over HTTP.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+
+    /// Publishes many messages at once, in order, over `tidings.v1`; up to `window` are unacknowledged at a
+    /// time. Must be called within a tokio runtime.
+    pub fn pipeline(&self, window: usize) -> Pipeline {
+        Pipeline::start(self.clone(), window)
+    }
+
+    /// Subscribes over `tidings.v1` to whatever matches any of the filters, of which there is at least one.
+    pub fn subscribe(&self, filters: Vec<TopicFilter>, start: Start) -> Subscription {
+        self.subscribe_over(Wire::Tidings, filters, start)
+    }
+
+    /// Subscribes over a protocol.
+    pub fn subscribe_over(
+        &self,
+        wire: Wire,
+        filters: Vec<TopicFilter>,
+        start: Start,
+    ) -> Subscription {
+        Subscription::new(self.clone(), wire, filters, start)
+    }
+
+    /// Opens one connection, without trying again.
+    pub async fn connect(&self) -> Result<Stream, Lost> {
+        self.connector.connect(&self.url).await.map_err(Lost::Connect)
+    }
+
+    /// Opens one WebSocket at a path such as `/v1/ws`, without trying again.
+    pub async fn websocket(
+        &self,
+        path: &str,
+        subprotocol: Option<&str>,
+    ) -> Result<WebSocket, TryError> {
+        let stream = self.connect().await?;
+        let open = WebSocket::open(stream, &self.url, path, subprotocol);
+        self.in_time(open).await
+    }
+
+    /// Opens one `tidings.v1` WebSocket, without trying again.
+    pub async fn tidings(&self) -> Result<WebSocket, TryError> {
+        self.websocket("/v1/ws", Some("tidings.v1")).await
+    }
+
+    /// The address.
+    pub fn url(&self) -> &ServerUrl {
+        &self.url
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.retry, Random::from_system())
+    }
+
+    /// Gives an exchange up once it takes longer than silence may.
+    pub(crate) async fn in_time<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, TryError>>,
+    ) -> Result<T, TryError> {
+        match tokio::time::timeout(self.silence, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Lost::Silent(self.silence).into()),
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The JSON of `tidings.v1` and of the message envelope: requests out, server messages in.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tidings_types::TopicFilter;
+
+use crate::error::{Lost, Refused};
+use crate::message::{Gap, Message, Outgoing, PayloadForm, Receipt, Start};
+
+/// What the server says over `tidings.v1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerWord {
+    /// A request was carried out.
+    Ok {
+        /// The request's.
+        id: Option<u64>,
+        /// A publish's receipt, or where a subscription starts.
+        receipt: Receipt,
+    },
+    /// A request was refused; without an id, a subscription ended.
+    Error {
+        /// The request's.
+        id: Option<u64>,
+        /// Why.
+        refused: Refused,
+    },
+    /// A message.
+    Message(Message),
+    /// Something is missing.
+    Gap(Gap),
+    /// The server goes away.
+    Drain {
+        /// When to come back.
+        reconnect: Duration,
+    },
+    /// An operation of a newer server, to be passed over.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow)]
+    op: Cow<'a, str>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(default)]
+    cursor: String,
+    #[serde(default)]
+    time: u64,
+    #[serde(default)]
+    replayed: bool,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    retry_after: Option<f64>,
+    #[serde(default)]
+    reconnect_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct WireMessage<'a> {
+    topic: String,
+    id: String,
+    time: u64,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    base64: Option<String>,
+    #[serde(default)]
+    event: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+    #[serde(default, deserialize_with = "crate::message::headers")]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    retain: bool,
+}
+
+impl ServerWord {
+    /// Reads one text message of the server.
+    pub fn parse(text: &[u8]) -> Result<Self, Lost> {
+        // Nearly every word is a message, and begins like this.
+        if text.starts_with(br#"{"op":"message","#) {
+            return Ok(Self::Message(parse_message(text)?));
+        }
+        let wire: Wire<'_> = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
+        let id = wire.id.and_then(|id| id.get().parse().ok());
+        Ok(match &*wire.op {
+            "ok" => Self::Ok {
+                id,
+                receipt: Receipt {
+                    id: wire.cursor,
+                    time_ms: wire.time,
+                    replayed: wire.replayed,
+                },
+            },
+            "error" => {
+                let retry_after = wire.retry_after.map(Duration::try_from_secs_f64);
+                let retry_after = retry_after.and_then(Result::ok);
+                Self::Error {
+                    id,
+                    refused: Refused::from_code(&wire.code, &wire.message, retry_after),
+                }
+            }
+            "message" => Self::Message(parse_message(text)?),
+            "gap" => Self::Gap(serde_json::from_slice(text).map_err(|error| not_json(&error))?),
+            "drain" => Self::Drain {
+                reconnect: Duration::from_millis(wire.reconnect_ms),
+            },
+            _ => Self::Unknown,
+        })
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> Lost {
+    Lost::Json(error.to_string())
+}
+
+/// Reads the envelope of a message; members that are not known are passed over.
+pub fn parse_message(text: &[u8]) -> Result<Message, Lost> {
+    let wire: WireMessage<'_> = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
+    let (payload, form) = match (wire.data, wire.base64) {
+        (Some(data), None) if data.get().starts_with('"') => {
+            let text: String = serde_json::from_str(data.get()).map_err(|error| not_json(&error))?;
+            (Bytes::from(text), PayloadForm::Text)
+        }
+        (Some(data), None) => {
+            let text = Bytes::copy_from_slice(data.get().as_bytes());
+            (text, PayloadForm::Json)
+        }
+        (None, Some(base64)) => match STANDARD.decode(base64) {
+            Ok(bytes) => (Bytes::from(bytes), PayloadForm::Binary),
+            Err(_) => return Err(Lost::Json("`base64` is not base64".to_owned())),
+        },
+        // An embedded `null` is a payload too, which an option reads as nothing.
+        (None, None) if wire.content_type.is_some() => {
+            (Bytes::from_static(b"null"), PayloadForm::Json)
+        }
+        _ => return Err(Lost::Json("a message has no payload".to_owned())),
+    };
+    Ok(Message {
+        topic: wire.topic,
+        id: wire.id,
+        time_ms: wire.time,
+        payload,
+        form,
+        event: wire.event,
+        content_type: wire.content_type,
+        headers: wire.headers,
+        retain: wire.retain,
+    })
+}
+
+#[derive(Serialize)]
+struct Publish<'a> {
+    op: &'static str,
+    id: u64,
+    topic: &'a str,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retain: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    headers: &'a [(String, String)],
+}
+
+/// A `publish` request. The key is the message's own, or else this one.
+pub fn publish_request(id: u64, outgoing: &Outgoing, key: &str) -> Vec<u8> {
+    let text = str::from_utf8(&outgoing.payload).ok();
+    let request = Publish {
+        op: "publish",
+        id,
+        topic: outgoing.topic.as_str(),
+        key: outgoing.key.as_deref().unwrap_or(key),
+        data: text,
+        base64: text.is_none().then(|| STANDARD.encode(&outgoing.payload)),
+        event: outgoing.event.as_deref(),
+        content_type: outgoing.content_type.as_deref(),
+        ttl: outgoing.ttl.map(|ttl| ttl.as_secs()),
+        retain: outgoing.retain,
+        headers: &outgoing.headers,
+    };
+    serde_json::to_vec(&request).expect("a struct of texts is always JSON")
+}
+
+#[derive(Serialize)]
+struct Subscribe<'a> {
+    op: &'static str,
+    id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    topics: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<u64>,
+}
+
+/// A `subscribe` request for all filters as one subscription, so that one cursor stands for all of them.
+pub fn subscribe_request(id: u64, filters: &[TopicFilter], start: &Start) -> Vec<u8> {
+    let one = match filters {
+        [only] => Some(only.as_str()),
+        _ => None,
+    };
+    let request = Subscribe {
+        op: "subscribe",
+        id,
+        topic: one,
+        topics: match one {
+            Some(_) => Vec::new(),
+            None => filters.iter().map(TopicFilter::as_str).collect(),
+        },
+        after: start.after(),
+        last: match start {
+            Start::Last(count) => Some(*count),
+            _ => None,
+        },
+    };
+    serde_json::to_vec(&request).expect("a struct of texts is always JSON")
+}
+
+/// Appends a message's envelope as one line, without its line end.
+pub fn write_message(message: &Message, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        topic: &'a str,
+        id: &'a str,
+        time: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<Data<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_type: Option<&'a str>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        headers: &'a [(String, String)],
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        retain: bool,
+    }
+
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Data<'a> {
+        Text(&'a str),
+        Json(serde_json::Value),
+    }
+
+    let text = || str::from_utf8(&message.payload).ok();
+    let data = match message.form {
+        PayloadForm::Binary => None,
+        PayloadForm::Text => text().map(Data::Text),
+        // Through a value, because a payload may hold line ends and an envelope is one line.
+        PayloadForm::Json => serde_json::from_slice(&message.payload).ok().map(Data::Json),
+    };
+    let line = Line {
+        topic: &message.topic,
+        id: &message.id,
+        time: message.time_ms,
+        base64: data.is_none().then(|| STANDARD.encode(&message.payload)),
+        data,
+        event: message.event.as_deref(),
+        content_type: message.content_type.as_deref(),
+        headers: &message.headers,
+        retain: message.retain,
+    };
+    serde_json::to_writer(out, &line).expect("a struct of texts is always JSON");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings_types::Topic;
+
+    fn word(text: &str) -> ServerWord {
+        ServerWord::parse(text.as_bytes()).unwrap()
+    }
+
+    fn payload(text: &str) -> (Vec<u8>, PayloadForm) {
+        let text = format!(r#"{{"op":"message","topic":"a","id":"c","time":5,{text}}}"#);
+        match word(&text) {
+            ServerWord::Message(message) => (message.payload.to_vec(), message.form),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn payloads_come_back_as_they_were_published() {
+        for (text, expect, form) in [
+            (r#""data":"hi\n\"""#, &b"hi\n\""[..], PayloadForm::Text),
+            (r#""data":{"a": 1.10}"#, br#"{"a": 1.10}"#, PayloadForm::Json),
+            (r#""data":null,"content_type":"application/json""#, b"null", PayloadForm::Json),
+            (r#""base64":"/w==""#, b"\xff", PayloadForm::Binary),
+        ] {
+            assert_eq!(payload(text), (expect.to_vec(), form), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_server_are_read() {
+        let receipt = Receipt { id: "c".into(), time_ms: 7, replayed: true };
+        assert_eq!(
+            word(r#"{"op":"ok","id":3,"cursor":"c","time":7,"replayed":true}"#),
+            ServerWord::Ok { id: Some(3), receipt }
+        );
+        let busy = word(r#"{"op":"error","id":3,"code":"busy","message":"m","retry_after":1}"#);
+        let refused = Refused::from_code("busy", "m", Some(Duration::from_secs(1)));
+        assert_eq!(busy, ServerWord::Error { id: Some(3), refused });
+        let gap = word(r#"{"op":"gap","sub":1,"topic":"a","reason":"retention","after":null,"cursor":"c"}"#);
+        let expect = Gap { reason: "retention".into(), after: None, cursor: Some("c".into()) };
+        assert_eq!(gap, ServerWord::Gap(expect));
+        let reconnect = Duration::from_millis(250);
+        assert_eq!(word(r#"{"op":"drain","reconnect_ms":250}"#), ServerWord::Drain { reconnect });
+        assert_eq!(word(r#"{"op":"news","id":"x"}"#), ServerWord::Unknown);
+        for bad in ["", "[]", "{}", r#"{"op":"message","topic":"a"}"#, r#"{"op":1}"#] {
+            assert!(ServerWord::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn properties_of_a_message_are_kept() {
+        let text = r#"{"topic":"a","id":"c","time":5,"data":"x","event":"e","content_type":"t/p","headers":{"k":"v","l":["1","2"]},"retain":true,"new":[]}"#;
+        let message = parse_message(text.as_bytes()).unwrap();
+        assert_eq!(message.event.as_deref(), Some("e"));
+        assert_eq!(message.content_type.as_deref(), Some("t/p"));
+        let expect = [("k", "v"), ("l", "1"), ("l", "2")].map(|(k, v)| (k.into(), v.into()));
+        assert_eq!(message.headers, expect);
+        assert!(message.retain);
+    }
+
+    #[test]
+    fn an_envelope_is_one_line_whatever_the_payload_holds() {
+        for (form, bytes, expect) in [
+            (PayloadForm::Text, &b"a\nb"[..], r#""data":"a\nb""#),
+            (PayloadForm::Json, b"{\"a\":\n1}", r#""data":{"a":1}"#),
+            (PayloadForm::Binary, b"\xff", r#""base64":"/w==""#),
+        ] {
+            let message = Message {
+                topic: "t".into(),
+                id: "c".into(),
+                time_ms: 1,
+                payload: Bytes::copy_from_slice(bytes),
+                form,
+                event: None,
+                content_type: None,
+                headers: Vec::new(),
+                retain: false,
+            };
+            let mut out = Vec::new();
+            write_message(&message, &mut out);
+            let expect = format!(r#"{{"topic":"t","id":"c","time":1,{expect}}}"#);
+            assert_eq!(String::from_utf8(out).unwrap(), expect);
+        }
+    }
+
+    #[test]
+    fn requests_carry_only_what_is_set() {
+        let mut outgoing = Outgoing::new(Topic::new("a/b").unwrap(), "x");
+        let text = |outgoing: &Outgoing| String::from_utf8(publish_request(1, outgoing, "k")).unwrap();
+        assert_eq!(
+            text(&outgoing),
+            r#"{"op":"publish","id":1,"topic":"a/b","key":"k","data":"x"}"#
+        );
+        outgoing.payload = Bytes::from_static(b"\xff");
+        outgoing.key = Some("own".into());
+        outgoing.retain = true;
+        outgoing.ttl = Some(Duration::from_secs(9));
+        outgoing.headers = vec![("h".into(), "v".into())];
+        assert_eq!(
+            text(&outgoing),
+            r#"{"op":"publish","id":1,"topic":"a/b","key":"own","base64":"/w==","ttl":9,"retain":true,"headers":[["h","v"]]}"#
+        );
+        let filters = ["a/#", "b"].map(|text| TopicFilter::new(text).unwrap());
+        let text = |filters, start| {
+            String::from_utf8(subscribe_request(1, filters, &start)).unwrap()
+        };
+        assert_eq!(
+            text(&filters[..1], Start::Last(5)),
+            r#"{"op":"subscribe","id":1,"topic":"a/#","last":5}"#
+        );
+        assert_eq!(
+            text(&filters, Start::After("c".into())),
+            r#"{"op":"subscribe","id":1,"topics":["a/#","b"],"after":"c"}"#
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! A small WebSocket client (RFC 6455) without extensions: the codec, which does no I/O, and a connection.
+
+mod codec;
+mod connection;
+
+pub use codec::{CloseFrame, Decoder, FrameError, Opcode, Received, encode_frame};
+pub use connection::{WebSocket, WebSocketError};

@@ -1,0 +1,92 @@
+//! Checks a data directory without changing it: every checksum of every segment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::LogConfig;
+use crate::core::storage_of;
+use crate::error::OpenError;
+use crate::meta::Meta;
+use crate::segment::{Header, Visit, proof_of_damage, scan};
+use crate::storage::{Storage, read_all};
+
+/// A place where bytes are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// The position in it.
+    pub offset: u64,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segment files.
+    pub segments: u64,
+    /// Messages that are whole, those included that retention has removed but not yet wiped.
+    pub messages: u64,
+    /// Bytes of segments.
+    pub bytes: u64,
+    /// What is not whole. Behind the first damage of a file, nothing of that file is counted.
+    pub damaged: Vec<Damage>,
+    /// The newest segment ends in a write that a crash tore: opening the log cuts it off.
+    pub torn: Option<Damage>,
+}
+
+/// Checks the log in a directory. It must not be open.
+pub fn verify(directory: &Path) -> Result<Report, OpenError> {
+    // Opening would create what is not there.
+    std::fs::metadata(directory).map_err(OpenError::io(format!("open {}", directory.display())))?;
+    let storage = storage_of(&LogConfig::in_directory(directory))?;
+    verify_on(&storage)
+}
+
+fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
+    let mut report = Report::default();
+    let meta = Meta::load(&**storage)?;
+    let mut names = storage.list().map_err(OpenError::io("list the data directory"))?;
+    names.retain(|name| name.ends_with(".seg"));
+    names.sort_unstable();
+    for (at, name) in names.iter().enumerate() {
+        let file = storage.describe(name);
+        let read = storage.open(name).and_then(|file| read_all(&*file));
+        let bytes = read.map_err(OpenError::io(format!("read {file}")))?;
+        report.segments += 1;
+        report.bytes += bytes.len() as u64;
+        let newest = at + 1 == names.len();
+        let damage = |offset: u64, what| Damage {
+            file: file.clone(),
+            offset,
+            what,
+        };
+        let header = match Header::decode(&bytes, &file) {
+            Ok(header) => header,
+            Err(OpenError::Damaged { offset, what, .. }) => {
+                report.damaged.push(damage(offset, what));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if meta.is_none_or(|meta| meta.epoch != header.epoch) {
+            return Err(OpenError::Foreign { file });
+        }
+        let found = scan(&bytes, &header, |visit| {
+            report.messages += u64::from(matches!(visit, Visit::Message { .. }));
+        });
+        let end = u64::from(found.end);
+        match found.broken {
+            Some(invalid) if newest && proof_of_damage(&bytes, header.magic, found.end).is_none() => {
+                report.torn = Some(damage(end, invalid.0));
+            }
+            Some(invalid) => report.damaged.push(damage(end, invalid.0)),
+            None if !newest && found.sealed.is_none() => {
+                report.damaged.push(damage(end, "it ends before its seal"));
+            }
+            None => {}
+        }
+    }
+    Ok(report)
+}

@@ -1,0 +1,377 @@
+//! The single-threaded heart: submissions in, one batch written, one commit out.
+//!
+//! Order within an append: places are handed out, records are written and synced, and only then does the
+//! table show them and do answers go out (E2). If the write fails, what was handed out is taken back.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidings_ports::{Answer, Commit, PublishError, ReplyTo, Submission};
+use tidings_types::message::Place;
+use tidings_types::{
+    Batch, Cursor, Draft, Message, Offset, Receipt, Storage as Class, Timestamp, Topic,
+};
+
+use crate::appender::{Appender, WriteError};
+use crate::keys::Keys;
+use crate::record::TopicPlace;
+use crate::segment::{KeyMark, NewPosting, Posting, RetainMark};
+use crate::state::{Chain, Shared, State, count};
+
+/// So many offsets are reserved at once for messages that are not logged durably.
+pub(crate) const RESERVE: u64 = 65_536;
+
+/// Appends.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) durable: Appender,
+    pub(crate) memory: Appender,
+    pub(crate) keys: Keys,
+    /// The next offset.
+    pub(crate) next: u64,
+}
+
+/// A message that has its place but is not committed.
+struct Pending {
+    topic: u32,
+    message: Message,
+    in_topic: TopicPlace,
+    /// Start and length in the chain's buffer.
+    record: (u32, u32),
+    key: Option<u128>,
+}
+
+struct Prepared {
+    answers: Vec<(ReplyTo, Result<Vec<Receipt>, PublishError>, Fate)>,
+    pending: Vec<Pending>,
+    time: u64,
+    /// The RESERVE before this batch.
+    ceiling: u64,
+}
+
+/// Whether an answer stands if the batch is not written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Settled,
+    WithBatch,
+}
+
+impl Writer {
+    /// Appends what was submitted as one batch.
+    pub(crate) fn append(&mut self, submissions: Vec<Submission>) -> Commit {
+        if self.shared.is_failed() {
+            return self.refuse_all(&submissions);
+        }
+        let prepared = self.prepare(submissions);
+        let started = Instant::now();
+        let written = self.write();
+        count(
+            &self.shared.counters.commit_us,
+            started.elapsed().as_micros() as u64,
+        );
+        match written {
+            Ok(places) => self.apply(prepared, places),
+            Err(error) => self.take_back(prepared, error),
+        }
+    }
+
+    fn refuse_all(&self, submissions: &[Submission]) -> Commit {
+        count(&self.shared.counters.failed, submissions.len() as u64);
+        let failed = || Answer::Published(Err(PublishError::Failed));
+        Commit {
+            batch: None,
+            answers: submissions.iter().map(|s| (s.reply, failed())).collect(),
+        }
+    }
+
+    fn prepare(&mut self, submissions: Vec<Submission>) -> Prepared {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state_mut();
+        let time = shared.now().max(state.last_time);
+        let evicted = self.keys.trim(time);
+        count(&shared.counters.keys_evicted, evicted);
+        let mut prepared = Prepared {
+            answers: Vec::with_capacity(submissions.len()),
+            pending: Vec::with_capacity(submissions.len()),
+            time,
+            ceiling: self.durable.ceiling,
+        };
+        for submission in submissions {
+            let reply = submission.reply;
+            if self.too_many_topics(&state, &submission.drafts) {
+                let refused = Err(PublishError::TooManyTopics);
+                prepared.answers.push((reply, refused, Fate::Settled));
+                continue;
+            }
+            let mut fate = Fate::Settled;
+            let mut receipts = Vec::with_capacity(submission.drafts.len());
+            for draft in submission.drafts {
+                let receipt = self.place(&mut state, draft, &mut prepared);
+                if receipt.cursor.offset.0 > state.head {
+                    fate = Fate::WithBatch;
+                }
+                receipts.push(receipt);
+            }
+            prepared.answers.push((reply, Ok(receipts), fate));
+        }
+        self.reserve(&prepared);
+        prepared
+    }
+
+    fn too_many_topics(&self, state: &State, drafts: &[Draft]) -> bool {
+        let room = self.shared.config.limits.topics_max;
+        let room = room.saturating_sub(state.table.len());
+        if drafts.len() <= room {
+            return false;
+        }
+        let unknown = drafts.iter().map(|draft| &draft.topic);
+        let unknown: HashSet<&Topic> = unknown
+            .filter(|topic| state.table.id(topic).is_none())
+            .collect();
+        unknown.len() > room
+    }
+
+    fn receipt(&self, offset: u64, time: u64, replayed: bool) -> Receipt {
+        Receipt {
+            cursor: Cursor {
+                epoch: self.shared.epoch,
+                offset: Offset(offset),
+            },
+            time: Timestamp(time),
+            replayed,
+        }
+    }
+
+    fn place(&mut self, state: &mut State, draft: Draft, prepared: &mut Prepared) -> Receipt {
+        let time = prepared.time;
+        let mut hash = None;
+        if let Some(key) = &draft.key {
+            let key = self.keys.hash(draft.topic.as_str(), key);
+            if let Some((offset, time)) = self.keys.get(key, time) {
+                count(&self.shared.counters.replays, 1);
+                return self.receipt(offset, time, true);
+            }
+            hash = Some(key);
+        }
+        let offset = self.next;
+        self.next += 1;
+        let topic = state.table.id(&draft.topic);
+        let topic = topic.unwrap_or_else(|| state.table.add(&draft.topic, offset));
+        let slot = state
+            .table
+            .slot_mut(topic)
+            .expect("an id from the table has a slot while the table is locked");
+        let in_topic = TopicPlace {
+            ordinal: slot.tip_ordinal,
+            prev: slot.tip_offset,
+        };
+        (slot.tip_ordinal, slot.tip_offset) = (slot.tip_ordinal + 1, offset);
+        let place = Place {
+            offset: Offset(offset),
+            epoch: self.shared.epoch,
+            time: Timestamp(time),
+            storage: slot.storage,
+        };
+        let record = match slot.storage {
+            Class::Durable => self.durable.push(&draft, place, in_topic),
+            Class::Memory => self.memory.push(&draft, place, in_topic),
+            Class::None => (0, 0),
+        };
+        if let Some(hash) = hash {
+            self.keys.insert(KeyMark { hash, offset, time });
+        }
+        prepared.pending.push(Pending {
+            topic,
+            message: Message::commit(draft, place),
+            in_topic,
+            record,
+            key: hash,
+        });
+        self.receipt(offset, time, false)
+    }
+
+    /// An offset of a message that is not logged durably must be below a ceiling that is, or else below a
+    /// durable message's, so that it is not handed out again after a restart.
+    fn reserve(&mut self, prepared: &Prepared) {
+        let unlogged = prepared.pending.iter().rev();
+        let mut unlogged = unlogged.filter(|new| new.message.storage != Class::Durable);
+        let Some(last) = unlogged.next().map(|new| new.message.offset.0) else {
+            return;
+        };
+        if last >= self.durable.ceiling && last > self.durable.buffered() {
+            self.durable.reserve(last + RESERVE);
+        }
+    }
+
+    fn write(&mut self) -> Result<[Option<(u32, u64)>; 2], WriteError> {
+        let mut places = [None, None];
+        if !self.durable.is_empty() {
+            places[0] = Some(self.durable.commit(&self.shared)?);
+        }
+        if !self.memory.is_empty() {
+            let place = self.memory.commit(&self.shared);
+            // The durable part is on the disk already: it cannot be taken back, so this ends the writing.
+            places[1] = Some(place.map_err(|error| match error {
+                WriteError::Full => WriteError::Failed("the memory for messages is full".into()),
+                failed @ WriteError::Failed(_) => failed,
+            })?);
+        }
+        Ok(places)
+    }
+
+    fn apply(&mut self, prepared: Prepared, places: [Option<(u32, u64)>; 2]) -> Commit {
+        let shared = Arc::clone(&self.shared);
+        let messages = {
+            let mut state = shared.state_mut();
+            let state = &mut *state;
+            state.last_time = prepared.time;
+            state.head = self.next - 1;
+            let time = prepared.time;
+            for (chain, place) in [&mut state.durable, &mut state.memory].into_iter().zip(places) {
+                if let (Some(active), Some((position, first))) = (&mut chain.active, place) {
+                    active.index.mark(first, position, time);
+                }
+            }
+            let positions = places.map(|place| place.map_or(0, |(position, _)| position));
+            let pending = prepared.pending.into_iter();
+            let messages: Vec<Message> = pending
+                .map(|pending| show(state, pending, positions))
+                .collect();
+            for (chain, appender) in [
+                (&mut state.durable, &self.durable),
+                (&mut state.memory, &self.memory),
+            ] {
+                if let Some(active) = &mut chain.active {
+                    active.len = appender.end().1;
+                }
+            }
+            messages
+        };
+        let counters = &shared.counters;
+        shared.set_full(false);
+        count(&counters.messages, messages.len() as u64);
+        count(&counters.batches, u64::from(!messages.is_empty()));
+        let keys = self.keys.len() as u64;
+        counters.keys.store(keys, std::sync::atomic::Ordering::Relaxed);
+        let answers = prepared.answers.into_iter();
+        Commit {
+            batch: Batch::new(messages).map(Arc::new),
+            answers: answers
+                .map(|(reply, answer, _)| (reply, Answer::Published(answer)))
+                .collect(),
+        }
+    }
+
+    fn take_back(&mut self, prepared: Prepared, error: WriteError) -> Commit {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state_mut();
+        for pending in &prepared.pending {
+            let Some(slot) = state.table.slot_mut(pending.topic) else {
+                continue;
+            };
+            (slot.tip_ordinal, slot.tip_offset) = (slot.next_ordinal, slot.last_offset);
+            if slot.last_offset == 0 {
+                state.table.forget(&pending.message.topic);
+            }
+        }
+        self.next = state.head + 1;
+        self.keys.undo_after(state.head);
+        drop(state);
+        self.durable.discard(prepared.ceiling);
+        self.memory.discard(0);
+        let (answer, counter) = match error {
+            WriteError::Full => {
+                shared.set_full(true);
+                (PublishError::StorageFull, &shared.counters.full)
+            }
+            WriteError::Failed(reason) => {
+                shared.fail(reason);
+                (PublishError::Failed, &shared.counters.failed)
+            }
+        };
+        let answers = prepared.answers.into_iter();
+        let answers = answers.map(|(reply, settled, fate)| match fate {
+            Fate::Settled => (reply, Answer::Published(settled)),
+            Fate::WithBatch => {
+                count(counter, 1);
+                (reply, Answer::Published(Err(answer)))
+            }
+        });
+        Commit {
+            batch: None,
+            answers: answers.collect(),
+        }
+    }
+}
+
+/// Makes a committed message visible to readers.
+fn show(state: &mut State, pending: Pending, positions: [u32; 2]) -> Message {
+    let Pending {
+        topic,
+        message,
+        in_topic,
+        record,
+        key,
+    } = pending;
+    let State {
+        table,
+        durable,
+        memory,
+        ..
+    } = state;
+    let (offset, time) = (message.offset.0, message.time.0);
+    let Some(slot) = table.slot_mut(topic) else {
+        return message;
+    };
+    slot.next_ordinal = in_topic.ordinal + 1;
+    slot.last_offset = offset;
+    slot.last_time = time;
+    let (chain, position): (&mut Chain, u32) = match message.storage {
+        Class::Durable => (durable, positions[0]),
+        Class::Memory => (memory, positions[1]),
+        Class::None => {
+            slot.removed_to = offset;
+            slot.first_ordinal = slot.next_ordinal;
+            return message;
+        }
+    };
+    let retain = message.retain.then(|| RetainMark {
+        offset,
+        clears: message.payload.is_empty(),
+    });
+    if retain.is_some() {
+        slot.retained = retain;
+    }
+    let Some(active) = &mut chain.active else {
+        return message;
+    };
+    if slot.local.0 != active.id {
+        slot.local = (active.id, active.index.intern(&message.topic));
+    }
+    let (number, class) = (slot.local.1, slot.class);
+    let posting = Posting {
+        offset,
+        ordinal: in_topic.ordinal,
+        position: position + record.0,
+        len: record.1,
+    };
+    active.index.add(
+        number,
+        NewPosting {
+            posting,
+            prev: in_topic.prev,
+            time,
+            retain,
+            expires: message.expires.is_some(),
+        },
+    );
+    if let Some(hash) = key {
+        active.index.keys.push(KeyMark { hash, offset, time });
+    }
+    (active.last, active.last_time) = (offset, time);
+    active.live[class] += u64::from(record.1);
+    table.classes[class].bytes += u64::from(record.1);
+    message
+}

@@ -1,0 +1,126 @@
+//! Checks between options, once each is right for itself.
+
+use super::error::Reason;
+use super::layers::{Layers, Source};
+use super::options::find;
+
+/// How two options must stand to each other.
+struct Relation {
+    /// The larger one.
+    key: &'static str,
+    /// The smaller one.
+    other: &'static str,
+    /// Whether they may be equal.
+    equal: bool,
+}
+
+const fn at_least(key: &'static str, other: &'static str) -> Relation {
+    Relation {
+        key,
+        other,
+        equal: true,
+    }
+}
+
+const RELATIONS: &[Relation] = &[
+    // The largest message must fit a batch, a batch the queue to the log, a message each way out of it.
+    at_least("limits.batch_bytes_max", "limits.message_bytes_max"),
+    at_least("limits.submit_bytes_max", "limits.batch_bytes_max"),
+    at_least("limits.submit_messages_max", "limits.batch_messages_max"),
+    at_least("limits.inbox_bytes_max", "limits.message_bytes_max"),
+    // A peer that answers every heartbeat must not be taken for dead.
+    Relation {
+        key: "limits.silence_ms_max",
+        other: "limits.heartbeat_ms",
+        equal: false,
+    },
+    at_least(
+        "limits.connections_max",
+        "limits.connections_per_address_max",
+    ),
+];
+
+/// Records everything that is wrong between options. An option that was wrong for itself has its default here
+/// and is left out.
+pub fn check(layers: &mut Layers) {
+    for relation in RELATIONS {
+        check_relation(layers, relation);
+    }
+    check_listener(layers);
+    check_rules(layers);
+}
+
+fn check_relation(layers: &mut Layers, relation: &Relation) {
+    let wrong_already = |key: &str| layers.errors.iter().any(|error| error.key == key);
+    if wrong_already(relation.key) || wrong_already(relation.other) {
+        return;
+    }
+    let (Some((_, spec)), Some((_, other))) = (find(relation.key), find(relation.other)) else {
+        return;
+    };
+    let slot = (spec.slot)(&mut layers.config);
+    let (number, text) = (slot.number(), slot.toml());
+    let slot = (other.slot)(&mut layers.config);
+    let (other_number, value) = (slot.number(), slot.toml());
+    let source = layers.provenance.of(relation.other).clone();
+    let reason = match (number, other_number) {
+        (Some(a), Some(b)) if a < b && relation.equal => Reason::Below {
+            other: relation.other,
+            value,
+            source,
+        },
+        (Some(a), Some(b)) if a <= b && !relation.equal => Reason::NotAbove {
+            other: relation.other,
+            value,
+            source,
+        },
+        _ => return,
+    };
+    let source = layers.provenance.of(relation.key).clone();
+    layers.wrong(relation.key.to_owned(), Some(text), source, reason);
+}
+
+/// A listener that other machines can reach needs credentials, or the word that none are wanted.
+fn check_listener(layers: &mut Layers) {
+    let key = "http.listen";
+    let source = layers.provenance.of(key).clone();
+    match layers.config.http {
+        None => layers.wrong(
+            key.to_owned(),
+            Some(r#""off""#.to_owned()),
+            source,
+            Reason::NothingListens,
+        ),
+        Some(address)
+            if !address.ip().to_canonical().is_loopback() && !layers.config.allow_anonymous =>
+        {
+            let value = Some(format!("\"{address}\""));
+            layers.wrong(key.to_owned(), value, source, Reason::OpenToAnyone);
+        }
+        Some(_) => {}
+    }
+}
+
+/// The first rule that matches decides, so a rule whose topics an earlier one covers is a mistake.
+fn check_rules(layers: &mut Layers) {
+    let rules = &layers.config.retention.rules;
+    let mut found: Vec<(String, String, Source)> = Vec::new();
+    for (index, (filter, _)) in rules.iter().enumerate() {
+        let earlier = rules[..index]
+            .iter()
+            .find(|(earlier, _)| earlier.covers(filter));
+        if let Some((earlier, _)) = earlier {
+            let source = layers.provenance.rules[index].clone();
+            found.push((filter.to_string(), earlier.to_string(), source));
+        }
+    }
+    for (topics, earlier, source) in found {
+        let reason = Reason::NeverMatches { earlier };
+        layers.wrong(
+            "retention.topics".to_owned(),
+            Some(format!("\"{topics}\"")),
+            source,
+            reason,
+        );
+    }
+}

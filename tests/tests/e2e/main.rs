@@ -1,0 +1,19 @@
+//! End to end: the real binary, over its wires.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, also in a function that tests share, it fails the test"
+)]
+
+mod autobahn;
+mod bad_input;
+mod browser;
+mod command_line;
+mod crash;
+mod http_api;
+mod quickstart;
+mod shutdown;
+mod slow_reader;
+mod sse;
+mod storage_full;
+mod websocket;
