@@ -8,6 +8,8 @@ const BACKOFF_MS_MIN = 400;
 const BACKOFF_MS_MAX = 15_000;
 const PING_MS = 20_000;
 const PONG_MS_MAX = 10_000;
+// Events of the server's own, and the one that needs no name.
+const OWN_EVENTS = new Set(["message", "gap", "drain", "lost"]);
 
 const element = (id) => document.getElementById(id);
 
@@ -110,6 +112,23 @@ class Pane {
     this.received.push({ id: message.id, topic: message.topic, data });
     if (this.received.length > RECEIVED_MAX) this.received.shift();
     this.#show({ ...message, data: typeof data === "string" ? data : JSON.stringify(data) });
+  }
+
+  // Forgets what came after a message, or everything, so that it can be received again.
+  rewindTo(id) {
+    const at = this.received.findLastIndex((message) => message.id === id);
+    this.#drawNow();
+    this.#counts.messages -= this.received.length - (at + 1);
+    this.received.length = at + 1;
+    while (this.rows.lastElementChild && this.rows.lastElementChild.dataset.id !== id) {
+      this.rows.lastElementChild.remove();
+    }
+    this.#cursor = at < 0 ? null : id;
+    this.#draw();
+  }
+
+  has(id) {
+    return this.received.some((message) => message.id === id);
   }
 
   gap(gap) {
@@ -220,6 +239,7 @@ class EventStream {
       this.pane.state("live");
     });
     source.addEventListener("gap", (event) => this.pane.gap(JSON.parse(event.data)));
+    source.addEventListener("drain", () => this.pane.state("reconnecting", "server restarting"));
     source.addEventListener("message", (event) => this.#message(event));
     for (const type of this.#types) source.addEventListener(type, (event) => this.#message(event));
     source.addEventListener("error", () => this.#failed(source));
@@ -242,11 +262,19 @@ class EventStream {
     this.#timer = setTimeout(() => this.#open(), wait);
   }
 
-  // An event type has to be listened to by its name.
-  listenTo(type) {
-    if (type === "message" || type === "gap" || this.#types.has(type)) return;
+  // The browser hands an event out only to who listens to its type by name. The WebSocket shows every type,
+  // so a type that it shows first is learned from it: `cursor` is the position ahead of that message, and
+  // `before` the message ahead of it. What went by unheard since is then asked for again.
+  learn(type, cursor, before) {
+    if (!type || OWN_EVENTS.has(type) || this.#types.has(type)) return;
     this.#types.add(type);
-    this.#source.addEventListener(type, (event) => this.#message(event));
+    this.#source?.addEventListener(type, (event) => this.#message(event));
+    if (!cursor || (before && !this.pane.has(before))) return;
+    this.pane.rewindTo(before);
+    this.pane.moveTo(cursor);
+    clearTimeout(this.#timer);
+    this.#source?.close();
+    this.#open();
   }
 
   close() {
@@ -268,10 +296,11 @@ class Socket {
   #backoff = new Backoff();
   #closed = false;
 
-  constructor(pane, topic, start) {
+  constructor(pane, topic, start, learned) {
     this.pane = pane;
     this.topic = topic;
     this.start = start;
+    this.learned = learned;
     this.#open();
   }
 
@@ -315,6 +344,7 @@ class Socket {
         if (!this.pane.cursor) this.pane.moveTo(frame.cursor);
         break;
       case "message":
+        this.learned(frame.event, this.pane.cursor, this.pane.received.at(-1)?.id);
         this.pane.message(frame);
         break;
       case "gap":
@@ -378,8 +408,10 @@ function watch() {
   if (!/[+#]/.test(topic)) element("publish-topic").value = topic;
   showStart(start);
   showCommands(topic);
-  watched = new EventStream(panes.sse, topic, start);
-  streams = [watched, new Socket(panes.ws, topic, start)];
+  const stream = new EventStream(panes.sse, topic, start);
+  const socket = new Socket(panes.ws, topic, start, (...message) => stream.learn(...message));
+  streams = [stream, socket];
+  watched = stream;
 }
 
 // A deep link may start at a cursor or another count, which the list of choices then shows as well.
@@ -398,7 +430,7 @@ async function publish() {
   const headers = { "Content-Type": "text/plain; charset=utf-8" };
   if (event) {
     headers["Tidings-Event"] = event;
-    watched.listenTo(event);
+    watched.learn(event);
   }
   const request = {
     method: "POST",

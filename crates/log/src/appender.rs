@@ -344,6 +344,7 @@ impl Active {
             last: self.last,
             len,
             last_time: self.last_time,
+            record_bytes: self.index.record_bytes,
             file: self.file,
             index: Index::Memory(self.index),
             live: self.live.into(),

@@ -90,7 +90,9 @@ impl Meta {
         match seed {
             Some(seed) => {
                 for (at, part) in random.chunks_mut(8).enumerate() {
-                    let number = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 + 2 * at as u64);
+                    let number = seed
+                        .wrapping_add(1)
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15 + 2 * at as u64);
                     part.copy_from_slice(&number.to_le_bytes());
                 }
             }

@@ -266,7 +266,7 @@ fn parse_message(body: &[u8]) -> Option<Parts<'_>> {
         ordinal: input.varint()?,
         prev: input.varint()?,
     };
-    let mut optional = |input: &mut Input<'_>, bit| match has(bit) {
+    let optional = |input: &mut Input<'_>, bit| match has(bit) {
         true => input.varint().map(Some),
         false => Some(None),
     };

@@ -316,6 +316,7 @@ impl Opening<'_> {
             last,
             len,
             last_time,
+            record_bytes: entries.iter().map(|entry| entry.bytes).sum(),
             file: found.file,
             index,
             live: live.into(),
@@ -414,7 +415,7 @@ impl Opening<'_> {
             None if crashed && config.durability == Durability::Os => next += SKIP_AFTER_CRASH,
             None => {}
         }
-        let mut durable = Chain::new(Class::Durable, storage);
+        let mut durable = Chain::new(storage);
         durable.sealed = Arc::new(std::mem::take(&mut self.sealed));
         let resumed = self.active.map(|(active, allocated)| {
             let open = OpenFile {
@@ -428,7 +429,7 @@ impl Opening<'_> {
             durable.active = Some(active);
             open
         });
-        let memory = Chain::new(Class::Memory, Arc::new(MemoryStorage::default()));
+        let memory = Chain::new(Arc::new(MemoryStorage::default()));
         let limits = &config.limits;
         let mut keys = Keys::new(self.meta.secret, limits.key_window_ms, limits.keys_max);
         for key in self.keys {
@@ -470,6 +471,7 @@ impl Opening<'_> {
 /// After a crash the end of the newest segment may be in the page cache only, and what is skipped must stay
 /// skipped: a durable RESERVE settles both, before anything is answered.
 fn settle(writer: &mut Writer, next: u64) -> Result<(), OpenError> {
+    let ceiling = writer.durable.ceiling;
     writer.durable.reserve(next);
     let settled = writer.durable.commit(&writer.shared);
     let failed = |reason: &str| {
@@ -479,7 +481,7 @@ fn settle(writer: &mut Writer, next: u64) -> Result<(), OpenError> {
     match settled {
         Ok(_) => {}
         // The log can be read, and the first publish will say that there is no room.
-        Err(WriteError::Full) => writer.durable.discard(0),
+        Err(WriteError::Full) => writer.durable.discard(ceiling),
         Err(WriteError::Failed(reason)) => return failed(&reason),
     }
     let mut state = writer.shared.state_mut();

@@ -56,7 +56,6 @@ pub(crate) struct State {
 /// One sequence of segments.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    pub(crate) class: Class,
     pub(crate) storage: Arc<dyn Storage>,
     /// In offset order.
     pub(crate) sealed: Arc<Vec<Arc<Segment>>>,
@@ -81,9 +80,8 @@ pub(crate) struct Active {
 }
 
 impl Chain {
-    pub(crate) fn new(class: Class, storage: Arc<dyn Storage>) -> Self {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
         Self {
-            class,
             storage,
             sealed: Arc::default(),
             active: None,

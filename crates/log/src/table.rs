@@ -108,16 +108,18 @@ impl Table {
     /// that a topic that was forgotten and comes back never repeats one.
     pub(crate) fn add(&mut self, topic: &Topic, first: u64) -> u32 {
         let class = self.rules.class_of(topic);
+        // If it was known before and forgotten, its last message is not known any more, only a bound.
+        let removed_to = self.classes[class].forgotten_to.min(first - 1);
         let state = TopicState {
             class,
             storage: self.rules.class(class).storage,
             tip_ordinal: first,
-            tip_offset: 0,
+            tip_offset: removed_to,
             next_ordinal: first,
             last_offset: 0,
             last_time: 0,
             first_ordinal: first,
-            removed_to: self.classes[class].forgotten_to.min(first - 1),
+            removed_to,
             retained: None,
             local: (0, 0),
         };

@@ -112,7 +112,8 @@ pub struct Gap {
     pub reason: GapReason,
     /// The last position before it; `None` if the peer's own was unknown.
     pub after: Option<Cursor>,
-    /// A position to go on from: everything that matches after it is still delivered.
+    /// Where delivery goes on: whatever matches after it and is still there follows. With several topics,
+    /// more may be missing among that; everything missing up to now is covered by this gap.
     pub resume: Cursor,
 }
 

@@ -127,8 +127,8 @@ pub struct Page {
     pub scanned_to: Offset,
     /// Whether `scanned_to` was the head of the log when the page was read.
     pub at_head: bool,
-    /// Something that matched and was after the start is not there any more: the first offset that is still
-    /// there, or the head if none is.
+    /// Something that matched and was after the start is not there any more, here or further on: the first
+    /// offset that is still there, or the head if none is.
     pub gap: Option<Offset>,
     /// Where the topics' storage made that gap: `Durable` is retention, `Memory` a restart, `None` live-only.
     pub gap_storage: Storage,

@@ -70,6 +70,27 @@ fn the_page_publishes_with_an_event_type_and_follows_a_wildcard() {
 }
 
 #[test]
+fn events_of_types_that_the_page_did_not_know_are_in_both_panes_too() {
+    let server = Server::start(Options::default());
+    let publish = |event: Option<&str>, text: &str| {
+        let request = Request::post("/v1/topics/demo").body(text);
+        let request = match event {
+            Some(event) => request.header("Tidings-Event", event),
+            None => request,
+        };
+        assert_eq!(request.send(server.address()).status, 201);
+    };
+    publish(Some("first"), "typed, at the very start");
+    publish(None, "plain");
+    publish(Some("second"), "typed, in the middle");
+    publish(None, "plain again");
+    let mut browser = open(&server, "topic=demo&after=earliest");
+    publish(Some("third"), "typed, live");
+    publish(None, "plain, live");
+    check_panes(&mut browser, &server.history("demo"));
+}
+
+#[test]
 fn the_page_is_served_under_a_strict_policy() {
     let server = Server::start(Options::default());
     for path in ["/", "/console.js", "/console.css", "/favicon.svg"] {

@@ -45,7 +45,7 @@ fn each_client_is_told_to_come_back_at_a_time_of_its_own() {
             match stream.block() {
                 Ok(block) => {
                     retry = block.retry.or(retry);
-                    texts.extend(block.data);
+                    texts.extend(block.data.filter(|_| block.name == "message"));
                 }
                 Err(error) => break error,
             }

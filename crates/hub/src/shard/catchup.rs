@@ -312,7 +312,12 @@ impl Shard {
     fn take_page(&mut self, id: SubscriptionId, page: &Page) {
         let now = self.clock.now();
         self.begin_page(id, page);
-        for message in &page.messages {
+        let limit = self.page_limit(id);
+        for message in page
+            .messages
+            .iter()
+            .take_while(|message| message.offset <= limit)
+        {
             if self.offer_behind(id, message, now) == Offered::Full {
                 return self.block(id);
             }
@@ -320,18 +325,27 @@ impl Shard {
         let Some(subscription) = self.subscription(id) else {
             return;
         };
-        if subscription.first == First::Retained {
-            if page.at_head {
-                // What was retained is told; from here on it is an ordinary start at `latest`.
-                subscription.first = First::Known;
-                subscription.cursor = subscription.start;
-            } else {
-                subscription.cursor = subscription.cursor.max(page.scanned_to);
-            }
+        if subscription.first == First::Retained && page.at_head {
+            // What was retained is told; from here on it is an ordinary start at `latest`.
+            subscription.first = First::Known;
+            subscription.cursor = subscription.start;
         } else {
-            subscription.cursor = subscription.cursor.max(page.scanned_to);
+            subscription.cursor = subscription.cursor.max(page.scanned_to.min(limit));
         }
         self.advance(id);
+    }
+
+    /// How far a page of the log may be used. What the feed has not brought to this shard yet it will bring,
+    /// live-only messages among it; and live-only messages that the tail still has are taken from there.
+    fn page_limit(&mut self, id: SubscriptionId) -> Offset {
+        let (floor, head) = (self.tail.floor(), self.tail.head());
+        match self
+            .subscription(id)
+            .and_then(|subscription| subscription.live_only)
+        {
+            Some(LiveOnly { first, .. }) if first > floor => head.min(Offset(first.0 - 1)),
+            _ => head,
+        }
     }
 
     /// What a page says besides its messages: where the newest N begin, and whether something is missing.
@@ -359,6 +373,7 @@ impl Shard {
             let cursor = Cursor { epoch, offset };
             self.tell(connection, Event::Subscribed { tag, key, cursor });
         }
+        self.tell_live_only_gap(id);
         if let Some(gap) = gap_of(page, Some(before), epoch) {
             self.metrics.gap(gap.reason);
             self.tell(connection, Event::Gap { key, gap });

@@ -25,7 +25,7 @@ pub struct SimEngine {
 impl SimEngine {
     pub fn open(config: LogConfig, storage: &SimStorage, clock: &Arc<ManualClock>) -> Option<Self> {
         let clock: Arc<dyn Clock> = clock.clone();
-        let core = LogCore::open(config, Arc::new(storage.clone()), clock).ok()?;
+        let core = LogCore::open_on(Arc::new(storage.clone()), config, clock).ok()?;
         Some(Self {
             epoch: core.epoch(),
             core: Mutex::new(core),

@@ -1,6 +1,6 @@
 //! The obviously right model: everything that was committed, and what may be missing from what a peer saw.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use tidings_ports::Start;
 use tidings_types::{Offset, Storage, Topic, TopicFilter};
@@ -32,7 +32,7 @@ pub struct Entry {
 #[derive(Default)]
 pub struct Model {
     pub committed: BTreeMap<u64, Entry>,
-    ids: HashSet<u64>,
+    ids: HashMap<u64, (Storage, u32)>,
     by_topic: HashMap<Topic, Vec<u64>>,
     pub run: u32,
 }
@@ -45,7 +45,10 @@ impl Model {
     }
 
     pub fn add(&mut self, offset: u64, topic: Topic, id: u64, storage: Storage) {
-        assert!(self.ids.insert(id), "{id} was committed twice");
+        let before = self.ids.insert(id, (storage, self.run));
+        // The key of a message that is not on the disk is lost with it.
+        let again = before.is_none_or(|(kept, run)| kept != Storage::Durable && run < self.run);
+        assert!(again, "{id} was committed twice: {topic}, before {before:?}, now {storage:?} in run {} at {offset}", self.run);
         self.by_topic.entry(topic.clone()).or_default().push(offset);
         let entry = Entry {
             topic,
@@ -57,10 +60,6 @@ impl Model {
             self.committed.insert(offset, entry).is_none(),
             "{offset} was used twice"
         );
-    }
-
-    pub fn has(&self, id: u64) -> bool {
-        self.ids.contains(&id)
     }
 
     /// Whether the log must still have the message.
@@ -87,11 +86,10 @@ pub struct View {
     subscribed_at: u64,
     /// Everything up to here was seen or excused; `None` before the subscription is there.
     pub position: Option<u64>,
-    fresh: bool,
-    /// After a gap: everything up to here may be missing.
+    /// The head when its first message came, at the latest: its first page was read by then.
+    began_by: Option<u64>,
+    /// After a gap: what is not kept, up to here.
     excused_to: u64,
-    /// After a gap: what no log has, up to here.
-    excused_unkept_to: u64,
 }
 
 impl View {
@@ -101,9 +99,8 @@ impl View {
             start,
             subscribed_at: head,
             position: None,
-            fresh: true,
+            began_by: None,
             excused_to: 0,
-            excused_unkept_to: 0,
         }
     }
 
@@ -134,19 +131,14 @@ impl View {
                 assert!(self.wants(entry), "{:?} does not match", entry.topic);
                 self.check_missing(position, offset - 1, model);
                 self.position = Some(offset);
-                self.fresh = false;
+                self.began_by.get_or_insert(model.head());
             }
-            Record::Gap {
-                resume,
-                reason,
-                head,
-            } => {
+            Record::Gap { reason, head, .. } => {
                 if reason == UNKNOWN {
                     self.position = Some(0);
                     self.start = Start::Earliest;
                 }
-                self.excused_to = self.excused_to.max(resume.0);
-                self.excused_unkept_to = self.excused_unkept_to.max(head.0);
+                self.excused_to = self.excused_to.max(head.0);
             }
             Record::Lost => panic!("a read failed"),
             Record::Published { .. } | Record::Refused { .. } => {}
@@ -174,9 +166,7 @@ impl View {
     }
 
     fn is_excused(&self, offset: u64, entry: &Entry, model: &Model) -> bool {
-        let unkept = entry.storage == Storage::None
-            || (entry.storage == Storage::Memory && entry.run < model.run);
-        if offset <= self.excused_to || (unkept && offset <= self.excused_unkept_to) {
+        if offset <= self.excused_to && !model.is_kept(offset) {
             return true;
         }
         // A start that claims nothing is told of nothing that was gone by then.
@@ -185,7 +175,8 @@ impl View {
             return false;
         }
         let was_before = offset <= self.subscribed_at && entry.storage == Storage::None;
-        was_before || (self.fresh && entry.storage != Storage::None && !model.is_kept(offset))
+        let unread = self.began_by.is_none_or(|head| offset <= head);
+        was_before || (unread && entry.storage != Storage::None && !model.is_kept(offset))
     }
 
     /// At the end, with everything delivered: nothing is missing up to the head.

@@ -89,8 +89,8 @@ impl Keeper {
         let (mut best, mut small) = (0, 0);
         for (at, segment) in sealed.iter().enumerate() {
             let more = self.needed(segment);
-            let len = u64::from(segment.len);
-            let is_small = len < full / 8;
+            let len = segment.record_bytes;
+            let is_small = u64::from(segment.len) < full / 8;
             // A segment that is mostly needed ends the run, unless it is a small one among small ones.
             if (more * 2 > len && !is_small) || needed + more > full / 2 {
                 break;
@@ -117,7 +117,7 @@ impl Keeper {
             self.put(class, run, None, &survey);
         } else {
             let bytes: u64 = survey.kept.iter().flatten().map(|p| u64::from(p.len)).sum();
-            let old: u64 = run.iter().map(|segment| u64::from(segment.len)).sum();
+            let old: u64 = run.iter().map(|segment| segment.record_bytes).sum();
             if run.len() == 1 && bytes * 2 > old {
                 // Retained messages make up most of it.
                 self.pinned.insert(run[0].id, survey.pinned);
@@ -264,6 +264,7 @@ impl Keeper {
             last: last.last,
             len: content.len() as u32,
             last_time: last.last_time.max(scan.last_time),
+            record_bytes: index.record_bytes,
             file,
             index: Index::Memory(index),
             live: survey.live.clone().into(),

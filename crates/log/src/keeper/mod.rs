@@ -189,6 +189,7 @@ impl Segment {
             last: self.last,
             len: self.len,
             last_time: self.last_time,
+            record_bytes: self.record_bytes,
             file: Arc::clone(&self.file),
             index,
             live: live.clone().into(),

@@ -198,6 +198,7 @@ impl Keeper {
     fn advance(&mut self, class: usize, storage: Class, target: u64) -> io::Result<()> {
         let mut removals = Removals::new();
         let mut bytes: Bytes = Vec::new();
+        let mut in_active = None;
         let (sealed, old) = {
             let state = self.shared.state();
             let old = state.table.classes[class].floor;
@@ -208,7 +209,7 @@ impl Keeper {
                 && active.base < target
                 && let Some((id, parts)) = Self::active_parts(&state, class, storage)
             {
-                bytes.push((id, take_below(&parts, target, &mut removals)));
+                in_active = Some((id, take_below(&parts, target, &mut removals)));
             }
             (Arc::clone(&state.chain(storage).sealed), old)
         };
@@ -226,10 +227,19 @@ impl Keeper {
             bytes.push((segment.id, taken));
         }
         let mut state = self.shared.state_mut();
-        if let Some(active) = &mut state.chain_mut(storage).active {
-            let taken = bytes.iter().filter(|(id, _)| *id == active.id);
-            let taken: u64 = taken.map(|(_, taken)| taken).sum();
-            active.live[class] = active.live[class].saturating_sub(taken);
+        if let Some((id, taken)) = in_active {
+            let chain = state.chain_mut(storage);
+            bytes.push((id, taken));
+            match &mut chain.active {
+                Some(active) if active.id == id => active.live[class] -= taken,
+                _ => {
+                    // It was sealed meanwhile.
+                    let sealed = chain.sealed.iter().find(|segment| segment.id == id);
+                    if let Some(segment) = sealed {
+                        segment.live.lock().unwrap_or_else(PoisonError::into_inner)[class] -= taken;
+                    }
+                }
+            }
         }
         let known = &mut state.table.classes[class];
         known.floor = target;

@@ -496,9 +496,7 @@ fn in_memory(
             };
             let start = after.max(floor.offset.saturating_sub(1));
             let from = index.lower_bound(&entry, start);
-            let dead = index.postings(&entry, from, 1);
-            let skip = dead.first().map_or(0, |first| floor.ordinal.saturating_sub(first.ordinal));
-            let from = from.saturating_add(u32::try_from(skip).unwrap_or(u32::MAX));
+            let from = from.max(index.lower_bound_ordinal(&entry, floor.ordinal));
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             found.extend(index.postings(&entry, from, limit));
         }

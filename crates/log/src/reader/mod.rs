@@ -170,15 +170,13 @@ impl Reader<'_> {
         let now = Timestamp(self.shared.now());
         let mut messages = Vec::with_capacity(hits.len());
         let mut rest = hits;
-        let mut read_to = None;
-        while let Some(first) = rest.first() {
+        while !rest.is_empty() {
             let run = run_len(rest);
-            match self.run(&rest[..run], now, &mut messages) {
-                Ok(()) => {}
-                Err(_) if read_to.is_some() => return Ok((messages, read_to)),
-                Err(trouble) => return Err(trouble),
+            if let Err(trouble) = self.run(&rest[..run], now, &mut messages) {
+                // The next read begins at the damage and reports it.
+                let last = messages.last().map(|message| message.offset.0);
+                return last.map_or(Err(trouble), |last| Ok((messages, Some(last))));
             }
-            read_to = Some(rest[run - 1].posting.offset.max(first.posting.offset));
             rest = &rest[run..];
         }
         Ok((messages, None))

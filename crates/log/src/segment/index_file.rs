@@ -52,7 +52,6 @@ pub(crate) struct FileIndex {
     fences: Vec<(Topic, u32)>,
     marks: Vec<Mark>,
     expiring: bool,
-    pub(crate) bytes: u64,
 }
 
 fn put_entry(out: &mut Vec<u8>, entry: &Entry, start: u32) {
@@ -229,7 +228,6 @@ impl FileIndex {
             directory_end: (lens[0] + lens[1]) as u32,
             fences,
             expiring,
-            bytes: bytes.len() as u64,
         };
         Some(Opened {
             index,

@@ -22,6 +22,7 @@ pub(crate) struct MemoryIndex {
     /// The time of the newest mark's first batch.
     stretch_since: u64,
     pub(crate) expiring: bool,
+    pub(crate) record_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,7 @@ impl MemoryIndex {
         let posting = new.posting;
         self.sequence.push((posting, number));
         self.expiring |= new.expires;
+        self.record_bytes += u64::from(posting.len);
         let topic = &mut self.topics[number as usize];
         topic.at.push(at);
         let entry = &mut topic.entry;
@@ -158,6 +160,12 @@ impl MemoryIndex {
     pub(crate) fn lower_bound(&self, entry: &Entry, after: u64) -> u32 {
         let at = &self.topics[entry.start as usize].at;
         at.partition_point(|at| self.sequence[*at as usize].0.offset <= after) as u32
+    }
+
+    /// The number of the topic's first posting with at least this ordinal.
+    pub(crate) fn lower_bound_ordinal(&self, entry: &Entry, ordinal: u64) -> u32 {
+        let at = &self.topics[entry.start as usize].at;
+        at.partition_point(|at| self.sequence[*at as usize].0.ordinal < ordinal) as u32
     }
 
     /// Postings in offset order after this offset, with the entries of their topics.

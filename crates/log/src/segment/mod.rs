@@ -273,6 +273,8 @@ pub(crate) struct Segment {
     pub(crate) len: u32,
     /// Of its last message.
     pub(crate) last_time: u64,
+    /// In records of messages, live or not.
+    pub(crate) record_bytes: u64,
     pub(crate) file: Arc<dyn StorageFile>,
     pub(crate) index: Index,
     /// By class: bytes of records that are still live, or more.

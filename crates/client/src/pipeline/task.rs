@@ -1,0 +1,253 @@
+//! The task behind a pipeline: connects, sends, takes answers, comes back.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::window::Window;
+use super::{Order, PipelineStatus};
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::envelope::ServerWord;
+use crate::error::{Lost, Refused, TryError};
+use crate::websocket::{Opcode, Received, WebSocket};
+
+/// Encoded frames that may wait for the socket: enough to fill a write, little enough to be resent.
+const QUEUED_BYTES_MAX: usize = 256 << 10;
+
+pub(super) struct Task {
+    client: Client,
+    window: Window,
+    orders: mpsc::Receiver<Order>,
+    /// No more orders come.
+    closing: bool,
+    status: watch::Sender<PipelineStatus>,
+    backoff: Backoff,
+    pace: Pace,
+}
+
+/// Whether new messages are sent.
+enum Pace {
+    Flowing,
+    /// The server was too busy: nothing is sent until what was is answered.
+    PutOff { told: Option<Duration> },
+    /// All of it is answered: the wait before sending again.
+    Waiting { until: Instant },
+    /// The server goes away, and said when to come back.
+    Draining { reconnect: Duration },
+}
+
+/// Why a connection ended.
+enum Ended {
+    Lost(Lost),
+    /// Everything is answered, and no more comes.
+    Finished,
+}
+
+impl Task {
+    pub(super) fn new(
+        client: Client,
+        window: usize,
+        orders: mpsc::Receiver<Order>,
+        status: watch::Sender<PipelineStatus>,
+    ) -> Self {
+        let backoff = client.backoff();
+        Self {
+            client,
+            window: Window::new(window),
+            orders,
+            closing: false,
+            status,
+            backoff,
+            pace: Pace::Flowing,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            self.pace = Pace::Flowing;
+            let lost = match self.client.tidings().await {
+                Ok(websocket) => match self.converse(websocket).await {
+                    Ended::Finished => return,
+                    Ended::Lost(lost) => lost,
+                },
+                Err(TryError::Lost(lost)) => lost,
+                Err(TryError::Refused(refused)) => return self.give_up(&refused),
+            };
+            self.window.connection_lost();
+            let told = match self.pace {
+                Pace::Draining { reconnect } => Some(reconnect),
+                _ => lost.told_wait(),
+            };
+            let wait = self.backoff.failed(told);
+            self.status.send_modify(|status| {
+                status.connected = false;
+                status.disconnects += 1;
+                status.trouble = Some((lost.to_string(), wait.as_millis() as u64));
+            });
+            if self.wait_to_reconnect(wait).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Takes orders into the window while it waits, so that their number shows; breaks if there is nothing left
+    /// to reconnect for.
+    async fn wait_to_reconnect(&mut self, wait: Duration) -> std::ops::ControlFlow<()> {
+        let until = Instant::now() + wait;
+        loop {
+            if self.closing && self.window.is_empty() {
+                return std::ops::ControlFlow::Break(());
+            }
+            tokio::select! {
+                () = sleep_until(until) => return std::ops::ControlFlow::Continue(()),
+                order = self.orders.recv(), if self.takes_orders() => self.take(order),
+            }
+        }
+    }
+
+    fn takes_orders(&self) -> bool {
+        !self.closing && self.window.has_room()
+    }
+
+    fn take(&mut self, order: Option<Order>) {
+        match order {
+            Some(order) => self.window.accept(order),
+            None => self.closing = true,
+        }
+        while self.takes_orders() {
+            match self.orders.try_recv() {
+                Ok(order) => self.window.accept(order),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => self.closing = true,
+            }
+        }
+        self.status.send_modify(|status| status.in_flight = self.window.len());
+    }
+
+    async fn converse(&mut self, mut websocket: WebSocket) -> Ended {
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.trouble = None;
+        });
+        let mut heard = Instant::now();
+        loop {
+            self.send_waiting(&mut websocket);
+            if self.closing && self.window.is_empty() {
+                websocket.close(1000).await;
+                return Ended::Finished;
+            }
+            let wake = match self.pace {
+                Pace::Waiting { until } => until,
+                _ => heard + self.client.silence,
+            };
+            tokio::select! {
+                // Answers first: they make room, and pings among them must not starve.
+                biased;
+                received = websocket.receive() => {
+                    heard = Instant::now();
+                    if let Err(lost) = self.received(received.map_err(Lost::from), &mut websocket) {
+                        return Ended::Lost(lost);
+                    }
+                }
+                order = self.orders.recv(), if self.takes_orders() => self.take(order),
+                () = sleep_until(wake) => match self.pace {
+                    Pace::Waiting { .. } => self.pace = Pace::Flowing,
+                    _ => return Ended::Lost(Lost::Silent(self.client.silence)),
+                },
+            }
+        }
+    }
+
+    fn send_waiting(&mut self, websocket: &mut WebSocket) {
+        if let Pace::PutOff { told } = self.pace
+            && self.window.sent() == 0
+        {
+            let wait = self.backoff.failed(told);
+            self.pace = Pace::Waiting { until: Instant::now() + wait };
+        }
+        if !matches!(self.pace, Pace::Flowing) {
+            return;
+        }
+        while websocket.queued_bytes() < QUEUED_BYTES_MAX {
+            match self.window.next_to_send() {
+                Some(request) => websocket.queue(Opcode::Text, request),
+                None => break,
+            }
+        }
+    }
+
+    /// Takes what was received, and everything that came with it.
+    fn received(
+        &mut self,
+        first: Result<Received, Lost>,
+        websocket: &mut WebSocket,
+    ) -> Result<(), Lost> {
+        let mut next = Some(first?);
+        let mut acknowledged = 0;
+        let mut last_id = None;
+        while let Some(received) = next {
+            match received {
+                Received::Text(text) => {
+                    if let Some(id) = self.word(&text)? {
+                        acknowledged += 1;
+                        last_id = Some(id);
+                    }
+                }
+                Received::Close(close) => return Err(Lost::ClosedWith(close)),
+                Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => {}
+            }
+            next = websocket.receive_ready()?;
+        }
+        self.status.send_modify(|status| {
+            status.in_flight = self.window.len();
+            status.acknowledged += acknowledged;
+            status.last_id = last_id.or_else(|| status.last_id.take());
+        });
+        Ok(())
+    }
+
+    /// One word of the server; the message's id if it acknowledges one.
+    fn word(&mut self, text: &[u8]) -> Result<Option<String>, Lost> {
+        match ServerWord::parse(text)? {
+            ServerWord::Ok { id: Some(id), receipt } => {
+                self.backoff.succeeded();
+                let cursor = receipt.id.clone();
+                return Ok(self.window.answered(id, Ok(receipt)).then_some(cursor));
+            }
+            ServerWord::Error { id: Some(id), refused } if refused.is_permanent() => {
+                if self.window.answered(id, Err(refused.clone())) {
+                    self.status.send_modify(|status| {
+                        status.refused += 1;
+                        status.first_refusal.get_or_insert(refused);
+                    });
+                }
+            }
+            ServerWord::Error { id: Some(id), refused } => {
+                if self.window.put_off(id) && !matches!(self.pace, Pace::Draining { .. }) {
+                    self.pace = Pace::PutOff { told: refused.retry_after };
+                }
+            }
+            ServerWord::Error { id: None, refused } => return Err(Lost::Refused(refused)),
+            ServerWord::Drain { reconnect } => self.pace = Pace::Draining { reconnect },
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn give_up(&mut self, refused: &Refused) {
+        // Orders that are still in the channel get the answer too.
+        self.orders.close();
+        while let Ok(order) = self.orders.try_recv() {
+            self.window.accept(order);
+        }
+        let count = self.window.len() as u64;
+        self.window.fail(refused);
+        self.status.send_modify(|status| {
+            status.refused += count;
+            status.in_flight = 0;
+            status.first_refusal.get_or_insert_with(|| refused.clone());
+        });
+    }
+}

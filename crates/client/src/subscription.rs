@@ -1,0 +1,200 @@
+//! Subscribing: a stream of items that comes back by itself after the last message that was given out.
+
+mod feed;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tidings_types::TopicFilter;
+use tokio::time::Sleep;
+
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::error::{Lost, Refused, TryError};
+use crate::message::{Gap, Message, Start};
+
+use feed::{Feed, FeedItem};
+
+/// What a subscription travels over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// The `tidings.v1` WebSocket.
+    #[default]
+    Tidings,
+    /// Server-Sent Events.
+    Sse,
+}
+
+/// What happens in a subscription.
+#[derive(Debug)]
+pub enum Item {
+    /// The subscription is there, for the first time or again.
+    Connected,
+    /// A message.
+    Message(Message),
+    /// Messages that matched may be missing here.
+    Gap(Gap),
+    /// The connection is lost; the subscription goes on after the last message by itself.
+    Disconnected {
+        /// Why.
+        reason: Lost,
+        /// The wait before the next try.
+        retry_in: Duration,
+    },
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Feed, TryError>> + Send>>;
+
+enum State {
+    Idle,
+    Connecting(Connecting),
+    Open(Box<Feed>),
+    Waiting(Pin<Box<Sleep>>),
+}
+
+/// A subscription. Nothing happens but in [`Subscription::next`]; the server keeps what is not read.
+pub struct Subscription {
+    client: Client,
+    wire: Wire,
+    filters: Vec<TopicFilter>,
+    /// Where to start, or to resume.
+    start: Start,
+    state: State,
+    backoff: Backoff,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("filters", &self.filters)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        client: Client,
+        wire: Wire,
+        filters: Vec<TopicFilter>,
+        start: Start,
+    ) -> Self {
+        let backoff = client.backoff();
+        Self {
+            client,
+            wire,
+            filters,
+            start,
+            state: State::Idle,
+            backoff,
+        }
+    }
+
+    /// Where the subscription would resume: after the last message that [`Subscription::next`] gave out, or
+    /// where the server said that it starts.
+    pub fn cursor(&self) -> Option<&str> {
+        match &self.start {
+            Start::After(cursor) => Some(cursor),
+            _ => None,
+        }
+    }
+
+    /// The next item. Ends only when the server refuses the subscription for good. May be cancelled and called
+    /// again without losing anything.
+    pub async fn next(&mut self) -> Result<Item, Refused> {
+        loop {
+            if let Some(item) = self.step().await? {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// The next item that is already here, without waiting for the server.
+    pub fn next_ready(&mut self) -> Option<Item> {
+        let State::Open(feed) = &mut self.state else {
+            return None;
+        };
+        // An error is left for `next`, which finds it again.
+        let item = feed.ready().ok().flatten()?;
+        self.given(item)
+    }
+
+    async fn step(&mut self) -> Result<Option<Item>, Refused> {
+        match &mut self.state {
+            State::Idle => {
+                let feed = Feed::open(
+                    self.client.clone(),
+                    self.wire,
+                    self.filters.clone(),
+                    self.start.clone(),
+                );
+                self.state = State::Connecting(Box::pin(feed));
+                Ok(None)
+            }
+            State::Waiting(sleep) => {
+                sleep.as_mut().await;
+                self.state = State::Idle;
+                Ok(None)
+            }
+            State::Connecting(connecting) => match connecting.await {
+                Ok(feed) => {
+                    if let Some(cursor) = feed.cursor() {
+                        self.start = Start::After(cursor.to_owned());
+                    }
+                    self.state = State::Open(Box::new(feed));
+                    Ok(Some(Item::Connected))
+                }
+                Err(error) => self.failed(error, None).map(Some),
+            },
+            State::Open(feed) => match feed.next(self.client.silence).await {
+                Ok(item) => Ok(self.given(item)),
+                Err(error) => {
+                    let told = feed.told_wait();
+                    self.failed(error, told).map(Some)
+                }
+            },
+        }
+    }
+
+    /// Notes the position of what is given out.
+    fn given(&mut self, item: FeedItem) -> Option<Item> {
+        self.backoff.succeeded();
+        match item {
+            FeedItem::Message(message) => {
+                if !message.id.is_empty() {
+                    self.start = Start::After(message.id.clone());
+                }
+                Some(Item::Message(message))
+            }
+            FeedItem::Gap(gap) => {
+                if let Some(cursor) = &gap.cursor {
+                    self.start = Start::After(cursor.clone());
+                }
+                Some(Item::Gap(gap))
+            }
+            FeedItem::Position(cursor) => {
+                self.start = Start::After(cursor);
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, error: TryError, told: Option<Duration>) -> Result<Item, Refused> {
+        match error {
+            TryError::Refused(refused) => {
+                self.state = State::Idle;
+                Err(refused)
+            }
+            TryError::Lost(reason) => {
+                let retry_in = self.backoff.failed(told.or_else(|| reason.told_wait()));
+                self.state = State::Waiting(Box::pin(tokio::time::sleep(retry_in)));
+                Ok(Item::Disconnected { reason, retry_in })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "subscription/tests.rs"]
+mod tests;

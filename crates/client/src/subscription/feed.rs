@@ -1,0 +1,305 @@
+//! One connection of a subscription, over either protocol.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tidings_types::TopicFilter;
+
+use super::Wire;
+use crate::client::Client;
+use crate::envelope::{ServerWord, parse_message, subscribe_request};
+use crate::error::{Lost, TryError};
+use crate::http::{Body, HttpConnection, request_line};
+use crate::message::{Gap, Message, Start};
+use crate::sse::{SseEvent, SseParser};
+use crate::url::percent_encode;
+use crate::websocket::{Opcode, Received, WebSocket};
+
+/// The largest line and event taken: what a server with a limit far above the default may send.
+const EVENT_BYTES_MAX: usize = 64 << 20;
+/// The id of the one request on a `tidings.v1` feed.
+const SUBSCRIBE_ID: u64 = 1;
+
+/// What comes over a feed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FeedItem {
+    Message(Message),
+    Gap(Gap),
+    /// Nothing to see, but the cursor moved.
+    Position(String),
+}
+
+pub(super) enum Feed {
+    Tidings(TidingsFeed),
+    Sse(SseFeed),
+}
+
+impl Feed {
+    /// Connects and subscribes.
+    pub(super) async fn open(
+        client: Client,
+        wire: Wire,
+        filters: Vec<TopicFilter>,
+        start: Start,
+    ) -> Result<Self, TryError> {
+        match wire {
+            Wire::Tidings => {
+                let websocket = client.tidings().await?;
+                let open = TidingsFeed::open(websocket, &filters, &start);
+                client.in_time(open).await.map(Self::Tidings)
+            }
+            Wire::Sse => {
+                let open = SseFeed::open(&client, &filters, &start);
+                client.in_time(open).await.map(Self::Sse)
+            }
+        }
+    }
+
+    /// Where the server said that the subscription starts.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        match self {
+            Self::Tidings(feed) => Some(feed.cursor.as_str()).filter(|cursor| !cursor.is_empty()),
+            Self::Sse(_) => None,
+        }
+    }
+
+    /// When the server wants this client back.
+    pub(super) fn told_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Tidings(feed) => feed.reconnect,
+            Self::Sse(feed) => feed.reconnect,
+        }
+    }
+
+    pub(super) async fn next(&mut self, silence: Duration) -> Result<FeedItem, TryError> {
+        match self {
+            Self::Tidings(feed) => feed.next(silence).await,
+            Self::Sse(feed) => Ok(feed.next(silence).await?),
+        }
+    }
+
+    /// What is here already.
+    pub(super) fn ready(&mut self) -> Result<Option<FeedItem>, TryError> {
+        match self {
+            Self::Tidings(feed) => feed.ready(),
+            Self::Sse(feed) => Ok(feed.items.pop_front()),
+        }
+    }
+}
+
+pub(super) struct TidingsFeed {
+    websocket: WebSocket,
+    cursor: String,
+    reconnect: Option<Duration>,
+    /// How the feed ended, found while looking for what is ready.
+    ended: Option<TryError>,
+}
+
+impl TidingsFeed {
+    async fn open(
+        mut websocket: WebSocket,
+        filters: &[TopicFilter],
+        start: &Start,
+    ) -> Result<Self, TryError> {
+        let request = subscribe_request(SUBSCRIBE_ID, filters, start);
+        websocket.queue(Opcode::Text, &request);
+        let cursor = loop {
+            let text = match websocket.receive().await.map_err(Lost::from)? {
+                Received::Text(text) => text,
+                Received::Close(close) => return Err(Lost::ClosedWith(close).into()),
+                _ => continue,
+            };
+            match ServerWord::parse(&text)? {
+                ServerWord::Ok { id: Some(SUBSCRIBE_ID), receipt } => break receipt.id,
+                ServerWord::Error { refused, .. } => return Err(refused.into()),
+                ServerWord::Drain { .. } => return Err(Lost::Draining.into()),
+                _ => {}
+            }
+        };
+        Ok(Self {
+            websocket,
+            cursor,
+            reconnect: None,
+            ended: None,
+        })
+    }
+
+    async fn next(&mut self, silence: Duration) -> Result<FeedItem, TryError> {
+        loop {
+            if let Some(item) = self.ready()? {
+                return Ok(item);
+            }
+            let received = tokio::time::timeout(silence, self.websocket.receive()).await;
+            let received = received.map_err(|_| Lost::Silent(silence))?;
+            let received = received.map_err(|error| self.lost(error.into()))?;
+            if let Some(item) = self.take(received)? {
+                return Ok(item);
+            }
+        }
+    }
+
+    fn ready(&mut self) -> Result<Option<FeedItem>, TryError> {
+        if let Some(ended) = self.ended.take() {
+            return Err(ended);
+        }
+        loop {
+            let received = match self.websocket.receive_ready() {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(None),
+                Err(error) => return self.end(self.lost(error.into()).into()),
+            };
+            match self.take(received) {
+                Ok(None) => {}
+                Ok(item) => return Ok(item),
+                Err(error) => return self.end(error),
+            }
+        }
+    }
+
+    /// Keeps the end, for a caller that only looked for what is ready; the next call finds it.
+    fn end(&mut self, error: TryError) -> Result<Option<FeedItem>, TryError> {
+        self.ended = Some(error);
+        Ok(None)
+    }
+
+    /// After a drain the way in which the connection ends does not matter.
+    fn lost(&self, lost: Lost) -> Lost {
+        if self.reconnect.is_some() {
+            return Lost::Draining;
+        }
+        lost
+    }
+
+    fn take(&mut self, received: Received) -> Result<Option<FeedItem>, TryError> {
+        let text = match received {
+            Received::Text(text) => text,
+            Received::Close(close) => return Err(self.lost(Lost::ClosedWith(close)).into()),
+            Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => return Ok(None),
+        };
+        match ServerWord::parse(&text)? {
+            ServerWord::Message(message) => Ok(Some(FeedItem::Message(message))),
+            ServerWord::Gap(gap) => Ok(Some(FeedItem::Gap(gap))),
+            ServerWord::Error { refused, .. } => Err(refused.into()),
+            ServerWord::Drain { reconnect } => {
+                self.reconnect = Some(reconnect);
+                Ok(None)
+            }
+            ServerWord::Ok { .. } | ServerWord::Unknown => Ok(None),
+        }
+    }
+}
+
+pub(super) struct SseFeed {
+    connection: HttpConnection,
+    body: Body,
+    parser: SseParser,
+    /// Parsed, not given out.
+    items: VecDeque<FeedItem>,
+    /// The newest id that was seen in the stream.
+    position: String,
+    reconnect: Option<Duration>,
+    /// Scratch space.
+    decoded: Vec<u8>,
+}
+
+impl SseFeed {
+    async fn open(
+        client: &Client,
+        filters: &[TopicFilter],
+        start: &Start,
+    ) -> Result<Self, TryError> {
+        let mut connection = HttpConnection::new(client.connect().await?);
+        let mut request = request_line("GET", client.url(), &subscribe_path(filters, start));
+        request += "accept: text/event-stream\r\ncache-control: no-cache\r\n\r\n";
+        connection.write(request.as_bytes()).await?;
+        let head = connection.read_head().await?;
+        if head.status != 200 {
+            return Err(connection.read_refusal(&head).await);
+        }
+        let media_type = head.header("content-type").unwrap_or_default();
+        if !media_type.starts_with("text/event-stream") {
+            return Err(Lost::Answer("not an event stream").into());
+        }
+        Ok(Self {
+            body: head.body()?,
+            connection,
+            parser: SseParser::new(EVENT_BYTES_MAX),
+            items: VecDeque::new(),
+            position: String::new(),
+            reconnect: None,
+            decoded: Vec::new(),
+        })
+    }
+
+    async fn next(&mut self, silence: Duration) -> Result<FeedItem, Lost> {
+        loop {
+            if let Some(item) = self.items.pop_front() {
+                return Ok(item);
+            }
+            let complete = self.parse()?;
+            if !self.items.is_empty() {
+                continue;
+            }
+            if complete {
+                return Err(Lost::Closed);
+            }
+            tokio::time::timeout(silence, self.connection.fill())
+                .await
+                .map_err(|_| Lost::Silent(silence))??;
+        }
+    }
+
+    /// Parses what was read; true once the response is complete.
+    fn parse(&mut self) -> Result<bool, Lost> {
+        let complete = self.body.decode(&mut self.connection.input, &mut self.decoded)?;
+        let mut events = Vec::new();
+        let pushed = self.parser.push(&self.decoded, &mut events);
+        self.decoded.clear();
+        if let Some(retry) = self.parser.take_retry() {
+            self.reconnect = Some(retry);
+        }
+        for event in events {
+            self.position.clone_from(&event.id);
+            self.items.push_back(item(&event)?);
+        }
+        if self.position != self.parser.last_id() {
+            self.position = self.parser.last_id().to_owned();
+            self.items.push_back(FeedItem::Position(self.position.clone()));
+        }
+        match pushed {
+            Ok(()) => Ok(complete),
+            Err(_) => Err(Lost::Answer("an event that is too large")),
+        }
+    }
+}
+
+/// An event of a stream with envelopes. A gap is told from a message with the event type `gap` by its data.
+fn item(event: &SseEvent) -> Result<FeedItem, Lost> {
+    if event.event == "gap"
+        && let Ok(gap) = serde_json::from_str::<Gap>(&event.data)
+        && !gap.reason.is_empty()
+    {
+        return Ok(FeedItem::Gap(gap));
+    }
+    let mut message = parse_message(event.data.as_bytes())?;
+    if message.event.is_none() && !event.event.is_empty() {
+        message.event = Some(event.event.clone());
+    }
+    Ok(FeedItem::Message(message))
+}
+
+fn subscribe_path(filters: &[TopicFilter], start: &Start) -> String {
+    let mut path = "/v1/subscribe?format=json".to_owned();
+    for filter in filters {
+        path.push_str("&topic=");
+        percent_encode(filter.as_str(), b"/", &mut path);
+    }
+    match start {
+        Start::Last(count) => path += &format!("&last={count}"),
+        other => {
+            path.push_str("&after=");
+            percent_encode(other.after().unwrap_or("latest"), b"", &mut path);
+        }
+    }
+    path
+}

@@ -1,0 +1,10 @@
+//! The log as its users see it.
+
+mod log {
+    mod common;
+    mod contract;
+    mod damage;
+    mod engine;
+    mod model;
+    mod retention;
+}
