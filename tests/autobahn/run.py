@@ -20,12 +20,14 @@ from kosoku import _caseindex
 CASES: dict[str, type] = {}
 
 
-def text_as_bytes(on_message):
-    """In the cases 12.x and 13.x kosoku 0.1.0 hands an uncompressed text echo on as `str`, which they
-    cannot hash."""
+def as_bytes(on_message):
+    """In the cases 12.x and 13.x kosoku 0.1.0 hands an uncompressed echo on as `str`, which they cannot hash:
+    text decoded, and bytes as one character each."""
 
     def patched(self, message, binary):
-        return on_message(self, message.encode() if isinstance(message, str) else message, binary)
+        if isinstance(message, str):
+            message = message.encode("latin-1" if binary else "utf-8")
+        return on_message(self, message, binary)
 
     return patched
 
@@ -38,7 +40,7 @@ def watch_the_index() -> None:
         cases, groups = build_index(static_modules, generators)
         for case_id, case in cases.items():
             if case_id.split(".")[0] in ("12", "13"):
-                case.onMessage = text_as_bytes(case.onMessage)
+                case.onMessage = as_bytes(case.onMessage)
         CASES.update(cases)
         return cases, groups
 

@@ -60,7 +60,8 @@ impl Options {
     }
 }
 
-/// A running server. Dropping it kills the process; a failing test then shows the end of its log.
+/// A running server. Dropping it kills the process; a failing test then shows the end of its log, and one that
+/// had passed fails if a thread of the server panicked.
 pub struct Server {
     child: Child,
     address: SocketAddr,
@@ -290,7 +291,14 @@ impl Drop for Server {
             let log = self.log();
             let tail = &log[log.len().saturating_sub(60)..];
             eprintln!("--- the end of the server's log\n{}\n---", tail.join("\n"));
+            return;
         }
+        // A thread that ended by a defect may leave a server that still looks alive.
+        let log = self.log().join("\n");
+        assert!(
+            !log.contains("panicked at"),
+            "the server has a defect:\n{log}"
+        );
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::PATIENCE;
 use crate::http::{Body, Request};
 
 /// One dispatched event, or a block that only moved the id, or a comment.
@@ -107,12 +108,17 @@ impl EventStream {
             .unwrap_or_else(|error| panic!("the stream ended: {error}"))
     }
 
-    /// The next event with data, or why there is none.
+    /// The next event with data, or why there is none. Heartbeats do not count: a stream that only beats is
+    /// given up as well.
     pub fn try_event(&mut self) -> std::io::Result<Event> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let event = self.block()?;
             if event.data.is_some() {
                 return Ok(event);
+            }
+            if Instant::now() > deadline {
+                return Err(std::io::ErrorKind::TimedOut.into());
             }
         }
     }

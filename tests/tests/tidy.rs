@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("hub", &["types", "ports"]),
     ("auth", &["types", "ports"]),
     ("adapters", &["types", "ports"]),
-    ("client", &[]),
+    ("client", &["types"]),
     (
         "server",
         &["types", "ports", "log", "hub", "auth", "adapters", "client"],

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::IgnoredAny;
-use tidings_types::{FormatId, FrameFormat, Message};
+use tidings_types::{FormatId, FrameFormat, Message, PayloadFormat};
 
 /// Arrays and objects within each other in an embedded JSON payload. A deeper one travels as a string: it
 /// would break readers that parse recursively, and with it every other message on their stream.
@@ -40,9 +40,10 @@ impl FrameFormat for JsonEnvelope {
 pub fn members_capacity(message: &Message) -> usize {
     // Topic, id, time and the member names take 96 bytes at most besides the topic's own text; a sixteenth
     // is room for the escapes in ordinary text.
-    let payload = match message.text() {
-        Some(text) => text.len() + text.len() / 16,
-        None => message.payload.len().div_ceil(3) * 4,
+    let bytes = message.payload.len();
+    let payload = match message.format {
+        PayloadFormat::Text => bytes + bytes / 16,
+        PayloadFormat::Binary => bytes.div_ceil(3) * 4,
     };
     112 + message.topic.as_str().len() + payload + message.properties.size() * 5 / 4
 }
@@ -235,9 +236,7 @@ fn json_depth(text: &str) -> usize {
 mod tests {
     use serde_json::{Value, json};
     use tidings_types::message::Place;
-    use tidings_types::{
-        Draft, Epoch, Offset, PayloadFormat, Properties, Storage, Timestamp, Topic,
-    };
+    use tidings_types::{Draft, Epoch, Offset, Properties, Storage, Timestamp, Topic};
 
     use super::*;
 

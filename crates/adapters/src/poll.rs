@@ -131,7 +131,11 @@ pub fn polled(frames: &[Bytes], after: Cursor) -> Response<Bytes> {
     }
     let gap = said.and_then(|frame| read_gap(frame));
     let last = messages.last().and_then(|frame| read_id(frame));
-    debug_assert_eq!(last.is_some(), !messages.is_empty(), "every envelope has an id");
+    debug_assert_eq!(
+        last.is_some(),
+        !messages.is_empty(),
+        "every envelope has an id"
+    );
     let next = last.or(gap.map(|gap| gap.resume)).unwrap_or(after);
     let body = page_body(messages, next, gap.as_ref(), None);
     let mut response = json_response(StatusCode::OK, body);
@@ -168,7 +172,9 @@ fn read_gap(frame: &[u8]) -> Option<Gap> {
     ];
     let Own { gap } = serde_json::from_slice(frame).ok()?;
     Some(Gap {
-        reason: REASONS.into_iter().find(|reason| reason.name() == gap.reason)?,
+        reason: REASONS
+            .into_iter()
+            .find(|reason| reason.name() == gap.reason)?,
         after: gap.after.and_then(|after| after.parse().ok()),
         resume: gap.resume.parse().ok()?,
     })
@@ -181,7 +187,9 @@ fn read_refusal(frame: &[u8]) -> Option<Refusal> {
         detail: String,
     }
     let own: Own = serde_json::from_slice(frame).ok()?;
-    let code = RefusalCode::ALL.iter().find(|code| code.slug() == own.refused)?;
+    let code = RefusalCode::ALL
+        .iter()
+        .find(|code| code.slug() == own.refused)?;
     Some(Refusal::new(*code, own.detail))
 }
 

@@ -106,7 +106,10 @@ mod tests {
             let mut backoff = backoff(seed);
             let told = Duration::from_secs(5);
             let wait = backoff.failed(Some(told));
-            assert!(wait >= told && wait <= told + Duration::from_millis(100), "{wait:?}");
+            assert!(
+                wait >= told && wait <= told + Duration::from_millis(100),
+                "{wait:?}"
+            );
             let wait = backoff.failed(Some(Duration::from_secs(1 << 40)));
             assert!(wait <= TOLD_WAIT_MAX + Duration::from_secs(1), "{wait:?}");
         }

@@ -85,7 +85,10 @@ impl Client {
 
     /// Opens one connection, without trying again.
     pub async fn connect(&self) -> Result<Stream, Lost> {
-        self.connector.connect(&self.url).await.map_err(Lost::Connect)
+        self.connector
+            .connect(&self.url)
+            .await
+            .map_err(Lost::Connect)
     }
 
     /// Opens one WebSocket at a path such as `/v1/ws`, without trying again.

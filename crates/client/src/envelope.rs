@@ -1,6 +1,7 @@
 //! The JSON of `tidings.v1` and of the message envelope: requests out, server messages in.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -129,7 +130,8 @@ pub fn parse_message(text: &[u8]) -> Result<Message, Lost> {
     let wire: WireMessage<'_> = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
     let (payload, form) = match (wire.data, wire.base64) {
         (Some(data), None) if data.get().starts_with('"') => {
-            let text: String = serde_json::from_str(data.get()).map_err(|error| not_json(&error))?;
+            let text: String =
+                serde_json::from_str(data.get()).map_err(|error| not_json(&error))?;
             (Bytes::from(text), PayloadForm::Text)
         }
         (Some(data), None) => {
@@ -252,10 +254,17 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
         event: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         content_type: Option<&'a str>,
-        #[serde(skip_serializing_if = "<[_]>::is_empty")]
-        headers: &'a [(String, String)],
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        headers: BTreeMap<&'a str, Values<'a>>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         retain: bool,
+    }
+
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Values<'a> {
+        One(&'a str),
+        Several(Vec<&'a str>),
     }
 
     #[derive(Serialize)]
@@ -270,8 +279,14 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
         PayloadForm::Binary => None,
         PayloadForm::Text => text().map(Data::Text),
         // Through a value, because a payload may hold line ends and an envelope is one line.
-        PayloadForm::Json => serde_json::from_slice(&message.payload).ok().map(Data::Json),
+        PayloadForm::Json => serde_json::from_slice(&message.payload)
+            .ok()
+            .map(Data::Json),
     };
+    let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in &message.headers {
+        names.entry(name).or_default().push(value);
+    }
     let line = Line {
         topic: &message.topic,
         id: &message.id,
@@ -280,7 +295,13 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
         data,
         event: message.event.as_deref(),
         content_type: message.content_type.as_deref(),
-        headers: &message.headers,
+        headers: names
+            .into_iter()
+            .map(|(name, values)| match values[..] {
+                [only] => (name, Values::One(only)),
+                _ => (name, Values::Several(values)),
+            })
+            .collect(),
         retain: message.retain,
     };
     serde_json::to_writer(out, &line).expect("a struct of texts is always JSON");
@@ -307,8 +328,16 @@ mod tests {
     fn payloads_come_back_as_they_were_published() {
         for (text, expect, form) in [
             (r#""data":"hi\n\"""#, &b"hi\n\""[..], PayloadForm::Text),
-            (r#""data":{"a": 1.10}"#, br#"{"a": 1.10}"#, PayloadForm::Json),
-            (r#""data":null,"content_type":"application/json""#, b"null", PayloadForm::Json),
+            (
+                r#""data":{"a": 1.10}"#,
+                br#"{"a": 1.10}"#,
+                PayloadForm::Json,
+            ),
+            (
+                r#""data":null,"content_type":"application/json""#,
+                b"null",
+                PayloadForm::Json,
+            ),
             (r#""base64":"/w==""#, b"\xff", PayloadForm::Binary),
         ] {
             assert_eq!(payload(text), (expect.to_vec(), form), "{text}");
@@ -317,21 +346,49 @@ mod tests {
 
     #[test]
     fn the_words_of_a_server_are_read() {
-        let receipt = Receipt { id: "c".into(), time_ms: 7, replayed: true };
+        let receipt = Receipt {
+            id: "c".into(),
+            time_ms: 7,
+            replayed: true,
+        };
         assert_eq!(
             word(r#"{"op":"ok","id":3,"cursor":"c","time":7,"replayed":true}"#),
-            ServerWord::Ok { id: Some(3), receipt }
+            ServerWord::Ok {
+                id: Some(3),
+                receipt
+            }
         );
         let busy = word(r#"{"op":"error","id":3,"code":"busy","message":"m","retry_after":1}"#);
         let refused = Refused::from_code("busy", "m", Some(Duration::from_secs(1)));
-        assert_eq!(busy, ServerWord::Error { id: Some(3), refused });
-        let gap = word(r#"{"op":"gap","sub":1,"topic":"a","reason":"retention","after":null,"cursor":"c"}"#);
-        let expect = Gap { reason: "retention".into(), after: None, cursor: Some("c".into()) };
+        assert_eq!(
+            busy,
+            ServerWord::Error {
+                id: Some(3),
+                refused
+            }
+        );
+        let gap = word(
+            r#"{"op":"gap","sub":1,"topic":"a","reason":"retention","after":null,"cursor":"c"}"#,
+        );
+        let expect = Gap {
+            reason: "retention".into(),
+            after: None,
+            cursor: Some("c".into()),
+        };
         assert_eq!(gap, ServerWord::Gap(expect));
         let reconnect = Duration::from_millis(250);
-        assert_eq!(word(r#"{"op":"drain","reconnect_ms":250}"#), ServerWord::Drain { reconnect });
+        assert_eq!(
+            word(r#"{"op":"drain","reconnect_ms":250}"#),
+            ServerWord::Drain { reconnect }
+        );
         assert_eq!(word(r#"{"op":"news","id":"x"}"#), ServerWord::Unknown);
-        for bad in ["", "[]", "{}", r#"{"op":"message","topic":"a"}"#, r#"{"op":1}"#] {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"op":"message","topic":"a"}"#,
+            r#"{"op":1}"#,
+        ] {
             assert!(ServerWord::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
@@ -362,12 +419,15 @@ mod tests {
                 form,
                 event: None,
                 content_type: None,
-                headers: Vec::new(),
+                headers: [("h", "1"), ("g", "2"), ("h", "3")]
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .to_vec(),
                 retain: false,
             };
             let mut out = Vec::new();
             write_message(&message, &mut out);
-            let expect = format!(r#"{{"topic":"t","id":"c","time":1,{expect}}}"#);
+            let headers = r#""headers":{"g":"2","h":["1","3"]}"#;
+            let expect = format!(r#"{{"topic":"t","id":"c","time":1,{expect},{headers}}}"#);
             assert_eq!(String::from_utf8(out).unwrap(), expect);
         }
     }
@@ -375,7 +435,8 @@ mod tests {
     #[test]
     fn requests_carry_only_what_is_set() {
         let mut outgoing = Outgoing::new(Topic::new("a/b").unwrap(), "x");
-        let text = |outgoing: &Outgoing| String::from_utf8(publish_request(1, outgoing, "k")).unwrap();
+        let text =
+            |outgoing: &Outgoing| String::from_utf8(publish_request(1, outgoing, "k")).unwrap();
         assert_eq!(
             text(&outgoing),
             r#"{"op":"publish","id":1,"topic":"a/b","key":"k","data":"x"}"#
@@ -390,9 +451,8 @@ mod tests {
             r#"{"op":"publish","id":1,"topic":"a/b","key":"own","base64":"/w==","ttl":9,"retain":true,"headers":[["h","v"]]}"#
         );
         let filters = ["a/#", "b"].map(|text| TopicFilter::new(text).unwrap());
-        let text = |filters, start| {
-            String::from_utf8(subscribe_request(1, filters, &start)).unwrap()
-        };
+        let text =
+            |filters, start| String::from_utf8(subscribe_request(1, filters, &start)).unwrap();
         assert_eq!(
             text(&filters[..1], Start::Last(5)),
             r#"{"op":"subscribe","id":1,"topic":"a/#","last":5}"#

@@ -133,7 +133,11 @@ impl fmt::Display for Lost {
             Self::Io(error) => write!(f, "the connection failed: {error}"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::ClosedWith(close) if close.reason.is_empty() => {
-                write!(f, "the server closed the connection with code {}", close.code)
+                write!(
+                    f,
+                    "the server closed the connection with code {}",
+                    close.code
+                )
             }
             Self::ClosedWith(close) => write!(
                 f,
@@ -235,11 +239,15 @@ mod tests {
 
     #[test]
     fn a_problem_document_gives_its_code_and_detail() {
-        let body = br#"{"type":"about:blank","title":"T","status":400,"code":"bad-topic","detail":"D"}"#;
+        let body =
+            br#"{"type":"about:blank","title":"T","status":400,"code":"bad-topic","detail":"D"}"#;
         let refused = Refused::from_answer(400, None, body);
         assert_eq!(refused.to_string(), "refused (bad-topic): D");
         let refused = Refused::from_answer(502, None, b"<html>\nbad gateway");
-        assert_eq!(refused.to_string(), "refused: the server answered 502: <html>");
+        assert_eq!(
+            refused.to_string(),
+            "refused: the server answered 502: <html>"
+        );
     }
 
     #[test]
@@ -250,7 +258,10 @@ mod tests {
             ("reconnect in x ms", None),
             ("", None),
         ] {
-            let close = CloseFrame { code: 1012, reason: reason.into() };
+            let close = CloseFrame {
+                code: 1012,
+                reason: reason.into(),
+            };
             let expect = expect_ms.map(Duration::from_millis);
             assert_eq!(Lost::ClosedWith(close).told_wait(), expect, "{reason}");
         }

@@ -142,7 +142,9 @@ impl Chunk {
 }
 
 fn move_bytes(left: &mut u64, input: &mut BytesMut, out: &mut Vec<u8>) {
-    let len = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+    let len = input
+        .len()
+        .min(usize::try_from(*left).unwrap_or(usize::MAX));
     out.extend_from_slice(&input[..len]);
     input.advance(len);
     *left -= len as u64;
@@ -183,7 +185,9 @@ pub fn request_line(method: &str, url: &ServerUrl, path: &str) -> String {
 /// Whether a text can stand as a header's value: no control characters but tabs, so that it cannot begin
 /// another header.
 pub fn is_header_value(text: &str) -> bool {
-    !text.bytes().any(|byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f)
+    !text
+        .bytes()
+        .any(|byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f)
 }
 
 /// Whether a text can stand in a header's name (RFC 9110, 5.6.2).
@@ -306,8 +310,18 @@ mod tests {
             ("content-length: 3", "abcX", "abc", true),
             ("content-length: 3", "ab", "ab", false),
             ("content-length: 0", "", "", true),
-            ("transfer-encoding: chunked", "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", "abcde", true),
-            ("transfer-encoding: Chunked", "A\r\n0123456789\r\n0\r\nt: v\r\n\r\n", "0123456789", true),
+            (
+                "transfer-encoding: chunked",
+                "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+                "abcde",
+                true,
+            ),
+            (
+                "transfer-encoding: Chunked",
+                "A\r\n0123456789\r\n0\r\nt: v\r\n\r\n",
+                "0123456789",
+                true,
+            ),
             ("transfer-encoding: chunked", "3\r\nab", "ab", false),
             ("x: y", "anything", "anything", false),
         ] {
@@ -330,10 +344,19 @@ mod tests {
 
     #[test]
     fn broken_chunks_are_found_out() {
-        for input in ["x\r\n", "3\r\nabcd\r\n", "-1\r\n", "+3\r\nabc", "11111111111111111\r\n"] {
+        for input in [
+            "x\r\n",
+            "3\r\nabcd\r\n",
+            "-1\r\n",
+            "+3\r\nabc",
+            "11111111111111111\r\n",
+        ] {
             let mut buffer = BytesMut::from(input.as_bytes());
             let mut body = Body::Chunked(Chunk::Size);
-            assert!(body.decode(&mut buffer, &mut Vec::new()).is_err(), "{input:?}");
+            assert!(
+                body.decode(&mut buffer, &mut Vec::new()).is_err(),
+                "{input:?}"
+            );
         }
     }
 

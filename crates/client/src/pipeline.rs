@@ -39,8 +39,10 @@ pub(crate) struct Order {
 pub struct PipelineStatus {
     /// Whether a connection is open.
     pub connected: bool,
+    /// Connections that were opened.
+    pub connections: u64,
     /// Connections that were lost, or could not be opened.
-    pub disconnects: u64,
+    pub failures: u64,
     /// Why the last one was, and in how many ms the next try comes; cleared when connected.
     pub trouble: Option<(String, u64)>,
     /// Messages that the server has made durable.
@@ -53,6 +55,13 @@ pub struct PipelineStatus {
     pub first_refusal: Option<Refused>,
     /// The newest acknowledged message's id.
     pub last_id: Option<String>,
+}
+
+impl PipelineStatus {
+    /// Connections that were opened after the first.
+    pub fn reconnects(&self) -> u64 {
+        self.connections.saturating_sub(1)
+    }
 }
 
 /// Publishes through a window. Dropped, it still delivers what it was given as long as the runtime lives;

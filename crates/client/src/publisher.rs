@@ -69,7 +69,10 @@ impl Publisher {
                 Err(TryError::Lost(Lost::Closed | Lost::Io(_))) if kept => {}
                 Err(TryError::Lost(lost)) => {
                     let retry_in = self.backoff.failed(lost.told_wait());
-                    observe(Retrying { lost: &lost, retry_in });
+                    observe(Retrying {
+                        lost: &lost,
+                        retry_in,
+                    });
                     tokio::time::sleep(retry_in).await;
                 }
             }
@@ -132,10 +135,11 @@ fn request(client: &Client, outgoing: &Outgoing, key: &str) -> Result<Vec<u8>, R
     let mut path = "/v1/topics/".to_owned();
     percent_encode(outgoing.topic.as_str(), b"/", &mut path);
     let mut head = request_line("POST", &client.url, &path);
-    head += &format!("content-length: {}\r\n", outgoing.payload.len());
+    let length = outgoing.payload.len().to_string();
     let ttl = outgoing.ttl.map(|ttl| ttl.as_secs().to_string());
     let retain = outgoing.retain.then_some("true");
     for (name, value) in [
+        ("content-length", Some(length.as_str())),
         ("idempotency-key", Some(key)),
         ("content-type", outgoing.content_type.as_deref()),
         ("tidings-event", outgoing.event.as_deref()),
@@ -148,7 +152,9 @@ fn request(client: &Client, outgoing: &Outgoing, key: &str) -> Result<Vec<u8>, R
     }
     for (name, value) in &outgoing.headers {
         if !is_token(name) {
-            return Err(unsendable(&format!("`{name}` cannot be the name of a header")));
+            return Err(unsendable(&format!(
+                "`{name}` cannot be the name of a header"
+            )));
         }
         push_header(&format!("tidings-header-{name}"), value, &mut head)?;
     }
@@ -164,10 +170,16 @@ fn push_header(name: &str, value: &str, head: &mut String) -> Result<(), Refused
             "`{name}` holds a line end or another control character: remove it"
         )));
     }
-    *head += &format!("{name}: {value}\r\n");
+    for part in [name, ": ", value, "\r\n"] {
+        head.push_str(part);
+    }
     Ok(())
 }
 
 fn unsendable(detail: &str) -> Refused {
     Refused::from_code("bad-parameter", detail, None)
 }
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;

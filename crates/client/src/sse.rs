@@ -128,7 +128,9 @@ impl SseParser {
             b"event" => self.event = String::from_utf8_lossy(value).into_owned(),
             b"id" if !value.contains(&0) => self.id = String::from_utf8_lossy(value).into_owned(),
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                let ms = str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                let ms = str::from_utf8(value)
+                    .ok()
+                    .and_then(|digits| digits.parse().ok());
                 self.retry = ms.map(Duration::from_millis).or(self.retry);
             }
             _ => {}
@@ -179,7 +181,11 @@ mod tests {
 
     #[test]
     fn streams_are_read_as_the_standard_says() {
-        type Case = (&'static str, &'static [(&'static str, &'static str, &'static str)], &'static str);
+        type Case = (
+            &'static str,
+            &'static [(&'static str, &'static str, &'static str)],
+            &'static str,
+        );
         let cases: &[Case] = &[
             ("data: a\n\n", &[("", "a", "")], ""),
             ("data: a\r\r", &[("", "a", "")], ""),
@@ -189,15 +195,35 @@ mod tests {
             ("\u{feff}\u{feff}data: a\n\n", &[], ""),
             ("data: a\n\n\u{feff}data: b\n\n", &[("", "a", "")], ""),
             (": comment\ndata: a\n:\n\n", &[("", "a", "")], ""),
-            ("data\n\ndata\ndata\n\ndata:", &[("", "", ""), ("", "\n", "")], ""),
-            ("data:a\n\ndata: a\n\ndata:  a\n\n", &[("", "a", ""), ("", "a", ""), ("", " a", "")], ""),
-            ("id: 1\ndata: a\n\ndata: b\n\n", &[("", "a", "1"), ("", "b", "1")], "1"),
-            ("id: 1\ndata: a\n\nid\ndata: b\n\n", &[("", "a", "1"), ("", "b", "")], ""),
+            (
+                "data\n\ndata\ndata\n\ndata:",
+                &[("", "", ""), ("", "\n", "")],
+                "",
+            ),
+            (
+                "data:a\n\ndata: a\n\ndata:  a\n\n",
+                &[("", "a", ""), ("", "a", ""), ("", " a", "")],
+                "",
+            ),
+            (
+                "id: 1\ndata: a\n\ndata: b\n\n",
+                &[("", "a", "1"), ("", "b", "1")],
+                "1",
+            ),
+            (
+                "id: 1\ndata: a\n\nid\ndata: b\n\n",
+                &[("", "a", "1"), ("", "b", "")],
+                "",
+            ),
             ("id: 1\n\n", &[], "1"),
             ("id: 1\n", &[], ""),
             ("id: 1\0\ndata: a\n\n", &[("", "a", "")], ""),
             ("id: 7\nid: 1\0\ndata: a\n\n", &[("", "a", "7")], "7"),
-            ("event: x\ndata: a\n\ndata: b\n\n", &[("x", "a", ""), ("", "b", "")], ""),
+            (
+                "event: x\ndata: a\n\ndata: b\n\n",
+                &[("x", "a", ""), ("", "b", "")],
+                "",
+            ),
             ("event: x\n\ndata: b\n\n", &[("", "b", "")], ""),
             ("Data: a\n data: b\nfoo: c\n\n", &[], ""),
             ("data: no end\n", &[], ""),

@@ -61,6 +61,8 @@ pub struct Subscription {
     /// Where to start, or to resume.
     start: Start,
     state: State,
+    /// How the open feed ended, found while looking for what is ready; `next` tells it.
+    ended: Option<TryError>,
     backoff: Backoff,
 }
 
@@ -74,12 +76,7 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        client: Client,
-        wire: Wire,
-        filters: Vec<TopicFilter>,
-        start: Start,
-    ) -> Self {
+    pub(crate) fn new(client: Client, wire: Wire, filters: Vec<TopicFilter>, start: Start) -> Self {
         let backoff = client.backoff();
         Self {
             client,
@@ -87,6 +84,7 @@ impl Subscription {
             filters,
             start,
             state: State::Idle,
+            ended: None,
             backoff,
         }
     }
@@ -112,12 +110,20 @@ impl Subscription {
 
     /// The next item that is already here, without waiting for the server.
     pub fn next_ready(&mut self) -> Option<Item> {
-        let State::Open(feed) = &mut self.state else {
-            return None;
-        };
-        // An error is left for `next`, which finds it again.
-        let item = feed.ready().ok().flatten()?;
-        self.given(item)
+        while self.ended.is_none()
+            && let State::Open(feed) = &mut self.state
+        {
+            match feed.ready() {
+                Ok(None) => return None,
+                Ok(Some(item)) => {
+                    if let Some(item) = self.given(item) {
+                        return Some(item);
+                    }
+                }
+                Err(error) => self.ended = Some(error),
+            }
+        }
+        None
     }
 
     async fn step(&mut self) -> Result<Option<Item>, Refused> {
@@ -147,13 +153,19 @@ impl Subscription {
                 }
                 Err(error) => self.failed(error, None).map(Some),
             },
-            State::Open(feed) => match feed.next(self.client.silence).await {
-                Ok(item) => Ok(self.given(item)),
-                Err(error) => {
-                    let told = feed.told_wait();
-                    self.failed(error, told).map(Some)
+            State::Open(feed) => {
+                let next = match self.ended.take() {
+                    Some(error) => Err(error),
+                    None => feed.next(self.client.silence).await,
+                };
+                match next {
+                    Ok(item) => Ok(self.given(item)),
+                    Err(error) => {
+                        let told = feed.told_wait();
+                        self.failed(error, told).map(Some)
+                    }
                 }
-            },
+            }
         }
     }
 

@@ -47,7 +47,10 @@ impl fmt::Display for UrlError {
             Self::Credentials => f.write_str("the URL holds a user name: remove it"),
             Self::Query => f.write_str("the URL holds a query or a fragment: remove it"),
             Self::Character(character) => {
-                write!(f, "the URL holds {character:?}, which no URL does: percent-encode it")
+                write!(
+                    f,
+                    "the URL holds {character:?}, which no URL does: percent-encode it"
+                )
             }
         }
     }
@@ -166,8 +169,20 @@ mod tests {
     #[test]
     fn urls_are_taken_apart() {
         for (text, host, port, authority, target) in [
-            ("http://127.0.0.1:8080", "127.0.0.1", 8080, "127.0.0.1:8080", "/v1"),
-            ("HTTP://example.org", "example.org", 80, "example.org", "/v1"),
+            (
+                "http://127.0.0.1:8080",
+                "127.0.0.1",
+                8080,
+                "127.0.0.1:8080",
+                "/v1",
+            ),
+            (
+                "HTTP://example.org",
+                "example.org",
+                80,
+                "example.org",
+                "/v1",
+            ),
             ("ws://example.org/", "example.org", 80, "example.org", "/v1"),
             ("http://h:1/push/", "h", 1, "h:1", "/push/v1"),
             ("http://[::1]:9", "::1", 9, "[::1]:9", "/v1"),

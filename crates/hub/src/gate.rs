@@ -3,7 +3,7 @@
 //! `Admitted` has no constructor outside this module: what is not admitted cannot reach the engine or a
 //! subscription.
 
-use tidings_ports::{ReadFrom, ReadRequest, Start};
+use tidings_ports::Start;
 use tidings_types::{Draft, Limits, Principal, Refusal, RefusalCode, TopicFilter};
 
 /// Something that passed the gate.
@@ -127,21 +127,6 @@ pub fn subscribe(
         check_last(n, limits)?;
     }
     Ok(Admitted(wanted))
-}
-
-/// Admits a read of one page.
-pub fn read(
-    principal: &Principal,
-    mut request: ReadRequest,
-    limits: &Limits,
-) -> Result<Admitted<ReadRequest>, Refusal> {
-    check_filters(principal, &request.filters, limits)?;
-    if let ReadFrom::Last(n) = request.from {
-        check_last(n, limits)?;
-    }
-    request.messages_max = request.messages_max.clamp(1, limits.page_messages_max);
-    request.bytes_max = request.bytes_max.min(limits.page_bytes_max);
-    Ok(Admitted(request))
 }
 
 fn check_last(n: u64, limits: &Limits) -> Result<(), Refusal> {

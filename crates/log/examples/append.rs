@@ -16,7 +16,9 @@ const PAYLOAD: &[u8] = &[b'x'; 256];
 const SPAN: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let root = std::env::args()
+        .nth(1)
+        .map_or_else(std::env::temp_dir, PathBuf::from);
     let topics: Result<Vec<Topic>, _> = (0..TOPICS)
         .map(|number| Topic::new(format!("bench/{number}/state")))
         .collect();
@@ -31,7 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let started = Instant::now();
             while started.elapsed() < SPAN {
                 let submissions = (0..batch).map(|_| {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
                     let topic = topics[(random >> 33) as usize % TOPICS].clone();
                     Submission {
                         drafts: vec![Draft::new(topic, Bytes::from_static(PAYLOAD))],

@@ -62,6 +62,7 @@ pub(crate) struct Appender {
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     pub(crate) name: String,
+    pub(crate) base: u64,
     pub(crate) file: Arc<dyn StorageFile>,
     pub(crate) len: u32,
     pub(crate) allocated: u64,
@@ -181,7 +182,9 @@ impl Appender {
     fn make_room(&mut self, shared: &Shared) -> Result<(), WriteError> {
         if let Some(open) = &self.file {
             let end = u64::from(open.len) + (self.buffer.len() + SEAL_LEN) as u64;
-            if open.sealed || (end > self.segment_bytes && open.len > HEADER_LEN) {
+            // Two segments would have one name if the first had no message.
+            let begun = self.last >= open.base;
+            if open.sealed || (end > self.segment_bytes && begun) {
                 self.seal(shared)?;
             }
         }
@@ -250,6 +253,7 @@ impl Appender {
         let synced = Arc::new(AtomicU32::new(HEADER_LEN));
         self.file = Some(OpenFile {
             name: described,
+            base,
             file: Arc::clone(&file),
             len: HEADER_LEN,
             allocated: 0,
@@ -326,9 +330,8 @@ impl OpenFile {
     /// a failure here as well.
     fn sync(&self, shared: &Shared) -> Result<(), WriteError> {
         let synced = self.file.sync();
-        synced.map_err(|error| {
-            WriteError::Failed(format!("cannot sync {}: {error}", self.name))
-        })?;
+        synced
+            .map_err(|error| WriteError::Failed(format!("cannot sync {}: {error}", self.name)))?;
         count(&shared.counters.syncs, 1);
         self.synced.fetch_max(self.len, Ordering::AcqRel);
         Ok(())

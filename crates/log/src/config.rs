@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tidings_types::{Durability, Limits, RetentionRules};
+use tidings_types::{Durability, Limits, RetentionRules, Storage};
 
 /// The size at which a segment of the durable log is sealed.
 const SEGMENT_BYTES: u32 = 64 << 20;
@@ -23,7 +23,7 @@ pub struct LogConfig {
     pub place: Place,
     /// When a message counts as committed.
     pub durability: Durability,
-    /// What is kept, by topic.
+    /// What is kept, by topic. A rule with `storage = memory` and no `bytes_max` keeps 64 MiB.
     pub rules: RetentionRules,
     /// Bounds on queues, topics and keys.
     pub limits: Limits,
@@ -38,7 +38,21 @@ pub struct LogConfig {
     pub seed: Option<u64>,
 }
 
+/// What a rule with `storage = memory` and no `bytes_max` keeps, so that memory stays bounded.
+const MEMORY_BYTES_MAX: u64 = 64 << 20;
+
 impl LogConfig {
+    /// Gives every rule for memory a bound.
+    pub(crate) fn bounded(mut self) -> Self {
+        let rules = self.rules.rules.iter_mut().map(|(_, rule)| rule);
+        for rule in rules.chain([&mut self.rules.default]) {
+            if rule.storage == Storage::Memory {
+                rule.bytes_max.get_or_insert(MEMORY_BYTES_MAX);
+            }
+        }
+        self
+    }
+
     /// The defaults, in a directory.
     #[must_use]
     pub fn in_directory(path: impl Into<PathBuf>) -> Self {

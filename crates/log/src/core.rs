@@ -50,16 +50,21 @@ impl LogCore {
     }
 
     /// The same on a storage of the caller's, whatever the configuration names.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "who opens a log gives it its storage, as with the engine"
+    )]
     pub fn open_on(
         storage: Arc<dyn Storage>,
         config: LogConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let writer = recovery::open(storage, config, clock)?;
+        let writer = recovery::open(&storage, config.bounded(), clock)?;
         let shared = Arc::clone(&writer.shared);
         let mut keeper = Keeper::new(Arc::clone(&shared));
         // What retention removed before must not come back for a moment.
         keeper.retain();
+        shared.state_mut().table.doubt();
         Ok(Self {
             shared,
             writer,

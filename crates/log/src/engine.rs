@@ -87,7 +87,10 @@ impl<T> Queue<T> {
     fn wait(&self) -> MutexGuard<'_, Inner<T>> {
         let mut inner = self.lock();
         while inner.waiting.is_empty() && !self.is_closed() {
-            inner = self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self
+                .filled
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         inner
     }
@@ -174,7 +177,8 @@ struct Sentinel(Arc<Shared>);
 impl Drop for Sentinel {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the thread that writes the log ended by a defect".to_owned());
+            self.0
+                .fail("the thread that writes the log ended by a defect".to_owned());
         }
     }
 }
@@ -272,7 +276,9 @@ impl Engine for EmbeddedEngine {
         }
         inner.messages += messages;
         inner.bytes += bytes;
-        counters.queued.store(inner.messages as u64, Ordering::Relaxed);
+        counters
+            .queued
+            .store(inner.messages as u64, Ordering::Relaxed);
         let idle = inner.waiting.is_empty();
         inner.waiting.push_back(submission);
         drop(inner);

@@ -104,7 +104,11 @@ mod tests {
         keys.insert(mark(1, 1, 0));
         keys.insert(mark(2, 2, 50));
         assert_eq!(keys.get(1, 100), Some((1, 0)));
-        assert_eq!(keys.get(1, 101), None, "past the window, though not trimmed");
+        assert_eq!(
+            keys.get(1, 101),
+            None,
+            "past the window, though not trimmed"
+        );
         assert_eq!((keys.trim(101), keys.len()), (0, 1));
         keys.insert(mark(3, 3, 101));
         keys.insert(mark(4, 4, 101));

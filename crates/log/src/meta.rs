@@ -13,9 +13,9 @@ use crate::segment::FORMAT_VERSION;
 use crate::storage::{Storage, read_all, replace};
 
 const META: &str = "meta";
-const META_MAGIC: &[u8; 8] = b"TIDINGSM";
+const META_MAGIC: [u8; 8] = *b"TIDINGSM";
 const CLEAN: &str = "clean";
-const CLEAN_MAGIC: &[u8; 8] = b"TIDINGSC";
+const CLEAN_MAGIC: [u8; 8] = *b"TIDINGSC";
 
 /// The identity of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +44,10 @@ fn read(storage: &dyn Storage, name: &str) -> Result<Option<Vec<u8>>, OpenError>
 }
 
 /// The body between magic and checksum.
-fn checked<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Option<Input<'a>> {
+fn checked(bytes: &[u8], magic: [u8; 8]) -> Option<Input<'_>> {
     let (content, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let crc = u32::from_le_bytes(crc.try_into().ok()?);
-    let body = content.strip_prefix(magic)?;
+    let body = content.strip_prefix(&magic)?;
     (crc32c::crc32c(content) == crc).then(|| Input::new(body))
 }
 
@@ -66,7 +66,7 @@ impl Meta {
         let file = storage.describe(META);
         let version = bytes.get(8..12).and_then(|v| v.try_into().ok());
         let version = version.map_or(0, u32::from_le_bytes);
-        if bytes.starts_with(META_MAGIC) && version > FORMAT_VERSION {
+        if bytes.starts_with(&META_MAGIC) && version > FORMAT_VERSION {
             return Err(OpenError::UnknownVersion { file, version });
         }
         let meta = checked(&bytes, META_MAGIC).and_then(|mut input| {

@@ -266,20 +266,27 @@ fn parse_message(body: &[u8]) -> Option<Parts<'_>> {
         ordinal: input.varint()?,
         prev: input.varint()?,
     };
-    let optional = |input: &mut Input<'_>, bit| match has(bit) {
-        true => input.varint().map(Some),
-        false => Some(None),
-    };
-    let expires = optional(&mut input, flag::EXPIRES)?;
+    let mut expires = None;
+    if has(flag::EXPIRES) {
+        expires = Some(input.varint()?);
+    }
     let origin = input.varint()?;
     let topic = input.text()?;
-    let key = optional_text(&mut input, has(flag::KEY))?;
-    let content_type = optional_text(&mut input, has(flag::CONTENT_TYPE))?;
-    let event = optional_text(&mut input, has(flag::EVENT))?;
+    let mut texts = [None; 3];
+    for (text, bit) in texts
+        .iter_mut()
+        .zip([flag::KEY, flag::CONTENT_TYPE, flag::EVENT])
+    {
+        if has(bit) {
+            *text = Some(input.text()?);
+        }
+    }
+    let [key, content_type, event] = texts;
     let (mut response_topic, mut correlation) = (None, None);
     if has(flag::REPLY) {
-        let present = input.u8()? == 1;
-        response_topic = optional_text(&mut input, present)?;
+        if input.u8()? == 1 {
+            response_topic = Some(input.text()?);
+        }
         if input.u8()? == 1 {
             correlation = Some(input.bytes()?);
         }
@@ -314,21 +321,11 @@ fn parse_message(body: &[u8]) -> Option<Parts<'_>> {
     })
 }
 
-fn optional_text<'a>(input: &mut Input<'a>, present: bool) -> Option<Option<&'a str>> {
-    if present {
-        input.text().map(Some)
-    } else {
-        Some(None)
-    }
-}
-
 const MALFORMED: Invalid = Invalid("a message record does not parse");
 
 /// Parses the body of a MESSAGE record as far as indexes need it.
 pub(crate) fn open_head(body: &[u8]) -> Result<MessageHead<'_>, Invalid> {
-    parse_message(body)
-        .map(|parts| parts.head)
-        .ok_or(MALFORMED)
+    parse_message(body).map(|parts| parts.head).ok_or(MALFORMED)
 }
 
 /// Decodes the MESSAGE record that these bytes are. Payload and texts share the buffer.
@@ -342,9 +339,8 @@ pub(crate) fn open_message(
         return Err(Invalid("there is no message record where the index says"));
     }
     let parts = parse_message(body).ok_or(MALFORMED)?;
-    let share = |text: &str| {
-        ByteString::try_from(record.slice_ref(text.as_bytes())).map_err(|_| MALFORMED)
-    };
+    let share =
+        |text: &str| ByteString::try_from(record.slice_ref(text.as_bytes())).map_err(|_| MALFORMED);
     let optional = |text: Option<&str>| text.map(share).transpose();
     let mut headers = Vec::with_capacity(parts.headers.len());
     for (name, value) in &parts.headers {

@@ -21,7 +21,7 @@ use crate::segment::{
     Posting, RetainMark, Scan, Segment, Visit, index_name, proof_of_damage, scan, segment_name,
 };
 use crate::state::{Active, Chain, Shared, SharedParts, State};
-use crate::storage::{MemoryStorage, Storage, StorageFile, read_all};
+use crate::storage::{MemoryStorage, Storage, StorageFile, has_suffix, read_all};
 use crate::table::Table;
 use crate::writer::Writer;
 
@@ -104,15 +104,17 @@ struct Found {
 
 /// Opens the log on this storage, or begins one.
 pub(crate) fn open(
-    storage: Arc<dyn Storage>,
+    storage: &Arc<dyn Storage>,
     config: LogConfig,
     clock: Arc<dyn Clock>,
 ) -> Result<Writer, OpenError> {
-    let names = storage.list().map_err(OpenError::io("list the data directory"))?;
+    let names = storage
+        .list()
+        .map_err(OpenError::io("list the data directory"))?;
     let bases = segment_bases(&names);
-    let meta = match Meta::load(&*storage)? {
+    let meta = match Meta::load(&**storage)? {
         Some(meta) => meta,
-        None if bases.is_empty() => Meta::create(&*storage, config.seed)?,
+        None if bases.is_empty() => Meta::create(&**storage, config.seed)?,
         None => {
             return Err(OpenError::Damaged {
                 file: storage.describe("meta"),
@@ -121,9 +123,9 @@ pub(crate) fn open(
             });
         }
     };
-    let clean = Clean::load(&*storage)?;
+    let clean = Clean::load(&**storage)?;
     let mut opening = Opening {
-        storage: &*storage,
+        storage: &**storage,
         meta,
         clean,
         table: Table::new(config.rules.clone()),
@@ -136,8 +138,8 @@ pub(crate) fn open(
         next_segment: 1,
     };
     opening.segments(&names, &bases, config.verify_bytes_max)?;
-    Clean::clear(&*storage).map_err(OpenError::io("remove the mark of a clean end"))?;
-    opening.finish(Arc::clone(&storage), config, clock)
+    Clean::clear(&**storage).map_err(OpenError::io("remove the mark of a clean end"))?;
+    opening.finish(Arc::clone(storage), config, clock)
 }
 
 fn segment_bases(names: &[String]) -> BTreeMap<u64, String> {
@@ -169,7 +171,7 @@ impl Opening<'_> {
         bases: &BTreeMap<u64, String>,
         verify_bytes_max: u64,
     ) -> Result<(), OpenError> {
-        for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        for name in names.iter().filter(|name| has_suffix(name, "tmp")) {
             self.remove(name)?;
         }
         let mut segments: Vec<Found> = Vec::new();
@@ -186,7 +188,7 @@ impl Opening<'_> {
                 segments.push(found);
             }
         }
-        for name in names.iter().filter(|name| name.ends_with(".idx")) {
+        for name in names.iter().filter(|name| has_suffix(name, "idx")) {
             let of = |found: &Found| index_name(found.header.base) == **name;
             if !segments.iter().any(of) {
                 self.remove(name)?;
@@ -231,7 +233,9 @@ impl Opening<'_> {
                 let begun = all
                     .get(HEADER_LEN as usize..)
                     .is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
-                let clean_end = self.clean.is_some_and(|clean| segment_name(clean.last_base) == name);
+                let clean_end = self
+                    .clean
+                    .is_some_and(|clean| segment_name(clean.last_base) == name);
                 if begun || clean_end {
                     return Err(error);
                 }
@@ -300,7 +304,13 @@ impl Opening<'_> {
                 let keys = std::mem::take(&mut index.keys);
                 index.keys.clone_from(&keys);
                 let entries = index.entries();
-                (Index::Memory(index), entries, keys, scan.last, scan.last_time)
+                (
+                    Index::Memory(index),
+                    entries,
+                    keys,
+                    scan.last,
+                    scan.last_time,
+                )
             }
             (None, None) => return Ok(()),
         };
@@ -420,6 +430,7 @@ impl Opening<'_> {
         let resumed = self.active.map(|(active, allocated)| {
             let open = OpenFile {
                 name: durable.storage.describe(&active.name),
+                base: active.base,
                 file: Arc::clone(&active.file),
                 len: active.len,
                 allocated,

@@ -217,12 +217,13 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> EngineStats {
-        let mut stats = self.counters.read();
         let state = self.state();
-        stats.segments = state.durable.segments();
-        stats.bytes_stored = state.durable.bytes();
-        stats.bytes_memory = state.memory.bytes();
-        stats.topics = state.table.len() as u64;
-        stats
+        EngineStats {
+            segments: state.durable.segments(),
+            bytes_stored: state.durable.bytes(),
+            bytes_memory: state.memory.bytes(),
+            topics: state.table.len() as u64,
+            ..self.counters.read()
+        }
     }
 }

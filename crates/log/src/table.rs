@@ -151,22 +151,19 @@ impl Table {
 
     /// Takes up what a segment has of a topic; segments come in the order of the log.
     pub(crate) fn absorb(&mut self, entry: &Entry, storage: Storage) {
-        let id = match self.id(&entry.topic) {
-            Some(id) => id,
-            None => {
-                let id = self.add(&entry.topic, entry.first_ordinal.max(1));
-                if let Some(state) = self.slot_mut(id) {
-                    state.next_ordinal = entry.first_ordinal;
-                    state.first_ordinal = entry.first_ordinal;
-                    state.removed_to = entry.prev;
-                }
-                id
+        let id = self.id(&entry.topic).unwrap_or_else(|| {
+            let id = self.add(&entry.topic, entry.first_ordinal.max(1));
+            if let Some(state) = self.slot_mut(id) {
+                state.next_ordinal = entry.first_ordinal;
+                state.first_ordinal = entry.first_ordinal;
+                state.removed_to = entry.prev;
             }
-        };
+            id
+        });
         let Some(state) = self.slots[id as usize].as_mut() else {
             return;
         };
-        if entry.first_ordinal != state.next_ordinal {
+        if entry.first_ordinal != state.next_ordinal || entry.prev > state.last_offset {
             state.removed_to = state.removed_to.max(entry.prev);
             state.first_ordinal = entry.first_ordinal;
         }
@@ -183,6 +180,18 @@ impl Table {
             state.retained = entry.retain;
         }
         self.classes[state.class].bytes += entry.bytes;
+    }
+
+    /// After opening and retention: where only a retained message is left of a topic, what was after it is not
+    /// known any more, only a bound.
+    pub(crate) fn doubt(&mut self) {
+        for state in self.slots.iter_mut().flatten() {
+            if state.last_offset <= state.removed_to {
+                let bound = self.classes[state.class].forgotten_to;
+                state.removed_to = state.removed_to.max(bound);
+                state.tip_offset = state.tip_offset.max(state.removed_to);
+            }
+        }
     }
 
     /// Where the readable part of a topic begins; `None` if nothing of it is known.

@@ -8,7 +8,7 @@ use crate::core::storage_of;
 use crate::error::OpenError;
 use crate::meta::Meta;
 use crate::segment::{Header, Visit, proof_of_damage, scan};
-use crate::storage::{Storage, read_all};
+use crate::storage::{Storage, has_suffix, read_all};
 
 /// A place where bytes are not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +47,10 @@ pub fn verify(directory: &Path) -> Result<Report, OpenError> {
 fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
     let mut report = Report::default();
     let meta = Meta::load(&**storage)?;
-    let mut names = storage.list().map_err(OpenError::io("list the data directory"))?;
-    names.retain(|name| name.ends_with(".seg"));
+    let mut names = storage
+        .list()
+        .map_err(OpenError::io("list the data directory"))?;
+    names.retain(|name| has_suffix(name, "seg"));
     names.sort_unstable();
     for (at, name) in names.iter().enumerate() {
         let file = storage.describe(name);
@@ -78,7 +80,9 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
         });
         let end = u64::from(found.end);
         match found.broken {
-            Some(invalid) if newest && proof_of_damage(&bytes, header.magic, found.end).is_none() => {
+            Some(invalid)
+                if newest && proof_of_damage(&bytes, header.magic, found.end).is_none() =>
+            {
                 report.torn = Some(damage(end, invalid.0));
             }
             Some(invalid) => report.damaged.push(damage(end, invalid.0)),

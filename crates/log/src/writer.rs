@@ -229,7 +229,10 @@ impl Writer {
             state.last_time = prepared.time;
             state.head = self.next - 1;
             let time = prepared.time;
-            for (chain, place) in [&mut state.durable, &mut state.memory].into_iter().zip(places) {
+            for (chain, place) in [&mut state.durable, &mut state.memory]
+                .into_iter()
+                .zip(places)
+            {
                 if let (Some(active), Some((position, first))) = (&mut chain.active, place) {
                     active.index.mark(first, position, time);
                 }
@@ -254,7 +257,9 @@ impl Writer {
         count(&counters.messages, messages.len() as u64);
         count(&counters.batches, u64::from(!messages.is_empty()));
         let keys = self.keys.len() as u64;
-        counters.keys.store(keys, std::sync::atomic::Ordering::Relaxed);
+        counters
+            .keys
+            .store(keys, std::sync::atomic::Ordering::Relaxed);
         let answers = prepared.answers.into_iter();
         Commit {
             batch: Batch::new(messages).map(Arc::new),
@@ -271,7 +276,8 @@ impl Writer {
             let Some(slot) = state.table.slot_mut(pending.topic) else {
                 continue;
             };
-            (slot.tip_ordinal, slot.tip_offset) = (slot.next_ordinal, slot.last_offset);
+            slot.tip_ordinal = slot.next_ordinal;
+            slot.tip_offset = slot.last_offset.max(slot.removed_to);
             if slot.last_offset == 0 {
                 state.table.forget(&pending.message.topic);
             }

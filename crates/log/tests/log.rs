@@ -1,5 +1,6 @@
 //! The log as its users see it.
 
+#[cfg(test)]
 mod log {
     mod common;
     mod contract;

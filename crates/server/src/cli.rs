@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use tidings_client::cli::{BenchArgs, PubArgs, SubArgs};
 
 use crate::config::options::{Flag, OPTIONS, OptionSpec};
 use crate::config::{Config, Inputs, Setting};
@@ -22,7 +23,13 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(ServeArgs),
-    /// Check the configuration, and with --data also a log that no server has open.
+    /// Publish a message, or one for each line of standard input.
+    Pub(PubArgs),
+    /// Print the messages of topics as they come.
+    Sub(SubArgs),
+    /// Measure a running server.
+    Bench(BenchArgs),
+    /// Check the configuration; with --data also every byte of a log that no server has open.
     Check(CheckArgs),
     /// Print the configuration reference.
     #[command(hide = true)]

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use tidings_client::cli::{bench, publish, subscribe};
+use tidings_log::Report;
 use tidings_server::cli::{CheckArgs, Cli, Command, ServeArgs};
-use tidings_server::config;
+use tidings_server::config::{self, DataPlace};
 
 /// Many small allocations of few sizes, freed on the thread that made them: what mimalloc is best at.
 #[cfg(feature = "mimalloc")]
@@ -21,6 +23,9 @@ const WRONG_INPUT: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Pub(args) => publish(args),
+        Command::Sub(args) => subscribe(args),
+        Command::Bench(args) => bench(args),
         Command::Check(args) => check(&args),
         Command::Docs => print(&config::docs()),
     }
@@ -48,9 +53,52 @@ fn check(args: &CheckArgs) -> ExitCode {
     };
     let file = match &loaded.file {
         Some(path) => path.display().to_string(),
-        None => "no file, defaults".to_owned(),
+        None => "no file".to_owned(),
     };
-    print(&format!("the configuration is good ({file})\n"))
+    let mut text = format!("the configuration is good ({file})\n");
+    let mut whole = true;
+    // Only when it is named: the log of a server that runs here is in use, and the default may not exist.
+    if args.inputs.names_log()
+        && let DataPlace::Dir(path) = &loaded.config.data
+    {
+        match tidings_log::verify(path) {
+            Ok(report) => {
+                whole = report.damaged.is_empty();
+                text += &describe(&report);
+            }
+            Err(error) => return fail(&error, FAILED),
+        }
+    }
+    match print(&text) {
+        ExitCode::SUCCESS if !whole => ExitCode::from(FAILED),
+        code => code,
+    }
+}
+
+/// What a check of the log found, for people.
+fn describe(report: &Report) -> String {
+    let Report {
+        segments,
+        messages,
+        bytes,
+        damaged,
+        torn,
+    } = report;
+    let mut lines = vec![format!(
+        "the log has {messages} messages in {segments} segments, {bytes} bytes"
+    )];
+    lines.extend(damaged.iter().map(|damage| {
+        let (file, offset, what) = (&damage.file, damage.offset, damage.what);
+        format!("damaged: {file} at byte {offset}: {what}")
+    }));
+    lines.extend(torn.iter().map(|torn| {
+        let (file, offset) = (&torn.file, torn.offset);
+        format!("{file} ends in an unfinished write at byte {offset}: the server cuts it off when it starts")
+    }));
+    if damaged.is_empty() {
+        lines.push("the log is whole".to_owned());
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Writes to standard output. A reader that has gone, as in `| head`, is no failure.

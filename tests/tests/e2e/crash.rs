@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tidings_e2e::http::Request;
@@ -186,6 +187,44 @@ fn check_resume(server: &Server, stored: &[Value]) {
             let event = stream.event();
             assert_eq!(event.id.as_deref(), message["id"].as_str());
             assert_eq!(event.data.as_deref(), message["data"].as_str());
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_published_to_from_its_first_moment_serves_on_every_shard() {
+    const PUBLISHERS: usize = 4;
+    const STARTS: usize = 100;
+    let mut server = Server::start(Options::default());
+    let address = server.address();
+    for start in 1..=STARTS {
+        server.kill();
+        let publishing: Vec<JoinHandle<()>> = (0..PUBLISHERS)
+            .map(|_| {
+                spawn(move || {
+                    let publish = || {
+                        Request::post("/v1/topics/early")
+                            .body("x")
+                            .try_send(address)
+                    };
+                    // They knock while nobody is there yet, without a pause: the moment is short.
+                    let deadline = Instant::now() + PATIENCE;
+                    while !publish().is_ok_and(|response| response.status == 201) {
+                        assert!(Instant::now() < deadline, "no publish is taken");
+                    }
+                })
+            })
+            .collect();
+        server = server.restart();
+        for publisher in publishing {
+            publisher.join().unwrap();
+        }
+        // Connections are handed to the shards in turn, so these are on all of them.
+        let streams = (0..PUBLISHERS)
+            .map(|_| EventStream::open(address, "/v1/topics/early?after=earliest"))
+            .collect::<Vec<_>>();
+        for mut stream in streams {
+            stream.texts(start * PUBLISHERS);
         }
     }
 }

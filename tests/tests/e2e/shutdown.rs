@@ -22,36 +22,41 @@ fn each_client_is_told_to_come_back_at_a_time_of_its_own() {
         .map(|_| EventStream::open(server.address(), "/v1/topics/demo?after=earliest"))
         .collect();
     server.publish("demo", "the last one");
+    for socket in &mut sockets {
+        assert_eq!(socket.json()["data"], "the last one");
+    }
+    assert_eq!(raw.text(), "the last one");
+    for stream in &mut streams {
+        assert_eq!(stream.texts(1), ["the last one"]);
+    }
     server.terminate();
 
     let mut times = HashSet::new();
     for socket in &mut sockets {
-        assert_eq!(socket.json()["data"], "the last one");
         let drain = socket.json();
         assert_eq!(drain["op"], "drain", "{drain}");
         times.insert(drain["reconnect_ms"].as_u64().expect("a time"));
         assert!(matches!(socket.frame(), Frame::Close(Some((1012, _)))));
     }
     assert!(times.len() > 4, "different times: {times:?}");
-    assert_eq!(raw.text(), "the last one");
     assert_eq!(raw.close_frame().0, 1012);
 
     let mut retries = HashSet::new();
     for stream in &mut streams {
         let mut retry = None;
-        let mut texts = Vec::new();
+        let mut events = Vec::new();
         // A stream ends with the end of its body, not in the middle of one.
         let end = loop {
             match stream.block() {
                 Ok(block) => {
                     retry = block.retry.or(retry);
-                    texts.extend(block.data.filter(|_| block.name == "message"));
+                    events.extend(block.data.map(|_| block.name));
                 }
                 Err(error) => break error,
             }
         };
         assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "{end}");
-        assert_eq!(texts, ["the last one"]);
+        assert_eq!(events, ["drain"]);
         retries.insert(retry.expect("a time"));
     }
     assert!(retries.len() > 4, "different times: {retries:?}");

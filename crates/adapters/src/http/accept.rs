@@ -104,7 +104,11 @@ mod tests {
             ("text/*;q=0.3, */*;q=0.1", "text/event-stream", (300, false)),
             ("*/*, text/event-stream;q=0", "text/event-stream", (0, true)),
             ("image/png", "application/json", (0, false)),
-            ("application/json; charset=utf-8; q=0.2", "application/json", (200, true)),
+            (
+                "application/json; charset=utf-8; q=0.2",
+                "application/json",
+                (200, true),
+            ),
             ("application/json;q=2", "application/json", (0, true)),
             ("", "application/json", (0, false)),
         ] {
@@ -128,6 +132,10 @@ mod tests {
             assert_eq!(read, expect, "{accept}");
         }
         assert!(accepts_coding(&HeaderMap::new(), "gzip", true));
-        assert!(!accepts_coding(&headers(ACCEPT_ENCODING, "br"), "gzip", true));
+        assert!(!accepts_coding(
+            &headers(ACCEPT_ENCODING, "br"),
+            "gzip",
+            true
+        ));
     }
 }

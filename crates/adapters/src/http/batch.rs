@@ -72,13 +72,16 @@ impl Layout {
     fn of(parts: &Parts, text: &str) -> Result<Self, Refusal> {
         let is_array = text.trim_start().starts_with('[');
         match &*essence(parts) {
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
             | "application/x-jsonlines" => Ok(Self::Lines),
             "application/json" if is_array => Ok(Self::Array),
             "application/json" => Ok(Self::One),
-            "" | "application/x-www-form-urlencoded" | "text/plain" | "application/octet-stream" => {
-                Ok(if is_array { Self::Array } else { Self::Lines })
-            }
+            ""
+            | "application/x-www-form-urlencoded"
+            | "text/plain"
+            | "application/octet-stream" => Ok(if is_array { Self::Array } else { Self::Lines }),
             _ => Err(Refusal::new(
                 RefusalCode::UnsupportedMediaType,
                 "send a batch as `application/json` or `application/x-ndjson`",
@@ -106,7 +109,9 @@ fn too_many(limits: &Limits) -> Refusal {
     let max = limits.batch_messages_max;
     Refusal::new(
         RefusalCode::BatchTooLarge,
-        format!("a batch has at most {max} messages (`limits.batch_messages_max`): send it in several"),
+        format!(
+            "a batch has at most {max} messages (`limits.batch_messages_max`): send it in several"
+        ),
     )
 }
 
@@ -181,7 +186,7 @@ fn lines(text: &str, limits: &Limits) -> Result<Vec<Draft>, Refusal> {
 struct Fields<'a> {
     #[serde(borrow)]
     topic: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     base64: Option<&'a RawValue>,
@@ -199,9 +204,17 @@ struct Fields<'a> {
     headers: Option<&'a RawValue>,
 }
 
+/// `null` is a JSON value like any other, and not nothing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
 fn read_draft(json: &str, at: &Position, limits: &Limits) -> Result<Draft, Refusal> {
     let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| {
-        Refusal::new(RefusalCode::BadJson, format!("{at} is not a message object: {error}"))
+        Refusal::new(
+            RefusalCode::BadJson,
+            format!("{at} is not a message object: {error}"),
+        )
     })?;
     // Whatever refuses a message says where the message stands.
     read_fields(&fields, limits).map_err(|refusal| Refusal {
@@ -211,10 +224,10 @@ fn read_draft(json: &str, at: &Position, limits: &Limits) -> Result<Draft, Refus
 }
 
 fn read_fields(fields: &Fields<'_>, limits: &Limits) -> Result<Draft, Refusal> {
-    let topic: String = field("topic", fields.topic)?.ok_or_else(|| bad("topic", "it is missing"))?;
-    let topic = Topic::new(topic).map_err(|error| {
-        Refusal::new(RefusalCode::BadTopic, format!("`topic`: {error}"))
-    })?;
+    let topic: String =
+        field("topic", fields.topic)?.ok_or_else(|| bad("topic", "it is missing"))?;
+    let topic = Topic::new(topic)
+        .map_err(|error| Refusal::new(RefusalCode::BadTopic, format!("`topic`: {error}")))?;
     let content_type: Option<ByteString> =
         field::<String>("content_type", fields.content_type)?.map(ByteString::from);
     let payload = payload(fields)?;
@@ -224,7 +237,10 @@ fn read_fields(fields: &Fields<'_>, limits: &Limits) -> Result<Draft, Refusal> {
     if is_binary {
         draft.format = PayloadFormat::Binary;
     }
-    if content_type.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+    if content_type
+        .as_ref()
+        .is_some_and(|text| text.chars().any(char::is_control))
+    {
         return Err(bad("content_type", "it holds a control character"));
     }
     let implied = payload
@@ -241,7 +257,8 @@ fn read_fields(fields: &Fields<'_>, limits: &Limits) -> Result<Draft, Refusal> {
     }
     if let Some(Ttl(ttl)) = field("ttl", fields.ttl)? {
         let ttl = match ttl {
-            TtlText::Seconds(seconds) => Duration::from_secs(seconds),
+            TtlText::Seconds(seconds) => Duration::try_from_secs_f64(seconds)
+                .map_err(|_| bad("ttl", "it is a number of seconds above 0"))?,
             TtlText::Text(text) => parse_duration("ttl", &text)?,
         };
         draft.ttl = Some(check_ttl("ttl", ttl)?);
@@ -292,11 +309,8 @@ fn payload(fields: &Fields<'_>) -> Result<Payload, Refusal> {
     }
 }
 
-/// Reads one field; `null` is the same as nothing.
-fn field<T: DeserializeOwned>(
-    name: &str,
-    raw: Option<&RawValue>,
-) -> Result<Option<T>, Refusal> {
+/// Reads one field, if it is there.
+fn field<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>) -> Result<Option<T>, Refusal> {
     raw.map(|raw| serde_json::from_str(raw.get()))
         .transpose()
         .map_err(|error| bad(name, &error.to_string()))
@@ -312,9 +326,9 @@ struct Ttl(TtlText);
 
 /// Seconds as a number, or a text with a unit.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a whole number of seconds, or a text such as \"10s\"")]
+#[serde(untagged, expecting = "a number of seconds, or a text such as \"10s\"")]
 enum TtlText {
-    Seconds(u64),
+    Seconds(f64),
     Text(String),
 }
 

@@ -25,12 +25,7 @@ const USER_PREFIX: &str = "tidings-header-";
 ///
 /// Refuses with `message-too-large`, `unsupported-media-type` (a content coding), `bad-parameter` (which names
 /// the header) and `bad-text`.
-pub fn draft(
-    parts: &Parts,
-    topic: Topic,
-    body: Bytes,
-    limits: &Limits,
-) -> Result<Draft, Refusal> {
+pub fn draft(parts: &Parts, topic: Topic, body: Bytes, limits: &Limits) -> Result<Draft, Refusal> {
     check_payload(body.len(), limits)?;
     check_coding(parts)?;
     let mut draft = Draft::new(topic, body);
@@ -49,7 +44,10 @@ pub fn draft(
         draft.properties.event = Some(event);
     }
     if let Some(ttl) = header(parts, "tidings-ttl")? {
-        draft.ttl = Some(check_ttl("Tidings-Ttl", parse_duration("Tidings-Ttl", ttl)?)?);
+        draft.ttl = Some(check_ttl(
+            "Tidings-Ttl",
+            parse_duration("Tidings-Ttl", ttl)?,
+        )?);
     }
     if let Some(retain) = header(parts, "tidings-retain")? {
         draft.retain = parse_flag("Tidings-Retain", retain)?;
@@ -73,7 +71,11 @@ pub fn draft(
 
 /// A content coding would have to be undone to be checked and kept; it is not worth a bomb.
 pub(super) fn check_coding(parts: &Parts) -> Result<(), Refusal> {
-    match parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+    match parts
+        .headers
+        .get(CONTENT_ENCODING)
+        .map(HeaderValue::as_bytes)
+    {
         None | Some(b"" | b"identity") => Ok(()),
         Some(_) => Err(Refusal::new(
             RefusalCode::UnsupportedMediaType,
@@ -136,7 +138,9 @@ pub(super) fn check_payload(bytes: usize, limits: &Limits) -> Result<(), Refusal
     }
     Err(Refusal::new(
         RefusalCode::MessageTooLarge,
-        format!("the payload is over {max} bytes (`limits.message_bytes_max`): send less, or a link to it"),
+        format!(
+            "the payload is over {max} bytes (`limits.message_bytes_max`): send less, or a link to it"
+        ),
     ))
 }
 
@@ -191,7 +195,9 @@ pub(super) fn check_properties(draft: &Draft, limits: &Limits) -> Result<(), Ref
         let max = limits.message_header_bytes_max;
         return Err(bad_parameter(
             "headers",
-            &format!("content type, event type and user properties have at most {max} bytes together (`limits.message_header_bytes_max`)"),
+            &format!(
+                "content type, event type and user properties have at most {max} bytes together (`limits.message_header_bytes_max`)"
+            ),
         ));
     }
     Ok(())

@@ -55,7 +55,8 @@ impl Params {
                 continue;
             };
             let value = || {
-                form_decode(value, &format!("the parameter `{name}`")).map(std::borrow::Cow::into_owned)
+                form_decode(value, &format!("the parameter `{name}`"))
+                    .map(std::borrow::Cow::into_owned)
             };
             if name == "topic" {
                 self.topics.push(value()?);
@@ -133,7 +134,9 @@ impl Params {
             if filters.len() > max {
                 return Err(Refusal::new(
                     RefusalCode::TooManySubscriptions,
-                    format!("one subscription may have {max} topics (`limits.filters_per_subscription_max`): use a wildcard, or several connections"),
+                    format!(
+                        "one subscription may have {max} topics (`limits.filters_per_subscription_max`): use a wildcard, or several connections"
+                    ),
                 ));
             }
         }

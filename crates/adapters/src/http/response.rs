@@ -212,7 +212,11 @@ pub fn page(media_type: &'static str, body: Bytes) -> Response<Bytes> {
 #[must_use]
 pub fn text(status: StatusCode, text: &str) -> Response<Bytes> {
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
-    response(status, content_type, Bytes::copy_from_slice(text.as_bytes()))
+    response(
+        status,
+        content_type,
+        Bytes::copy_from_slice(text.as_bytes()),
+    )
 }
 
 /// Adds what every response of ours has: no browser guesses its type.
@@ -232,7 +236,10 @@ pub fn page_headers(headers: &mut HeaderMap) {
     for (name, value) in [
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
-        ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+        (
+            "permissions-policy",
+            "camera=(), geolocation=(), microphone=()",
+        ),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -313,7 +320,8 @@ fn response(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respo
 
 /// A header value from text that is made here.
 pub(super) fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("the text is printable ASCII: it is made of tokens, numbers and escapes")
+    HeaderValue::from_str(text)
+        .expect("the text is printable ASCII: it is made of tokens, numbers and escapes")
 }
 
 fn write_number(number: u64, out: &mut Vec<u8>) {

@@ -267,7 +267,10 @@ pub fn stream_from_body(
 
 /// The media type of the body without parameters, in lower case; empty if there is none.
 pub(super) fn essence(parts: &Parts) -> Cow<'_, str> {
-    let text = parts.headers.get(CONTENT_TYPE).map(http::HeaderValue::to_str);
+    let text = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .map(http::HeaderValue::to_str);
     let essence = match text {
         Some(Ok(text)) => text.split(';').next().unwrap_or_default().trim(),
         Some(Err(_)) => "?",
@@ -298,7 +301,10 @@ fn read_json(body: &Bytes, params: &mut Params) -> Result<(), Refusal> {
     })?;
     params.topics.extend(read.topics);
     params.after = params.after.take().or(read.after);
-    params.last = params.last.take().or(read.last.map(|last| last.to_string()));
+    params.last = params
+        .last
+        .take()
+        .or(read.last.map(|last| last.to_string()));
     params.format = params.format.take().or(read.format);
     Ok(())
 }
@@ -382,11 +388,10 @@ impl Representation {
             (true, false) => Ok(Self::Stream),
             (false, true) => Ok(Self::History),
             (true, true) => Ok(match (stream_named, json_named) {
-                (true, false) => Self::Stream,
-                (false, true) => Self::History,
                 (false, false) => otherwise,
+                (false, true) => Self::History,
                 (true, true) if json > stream => Self::History,
-                (true, true) => Self::Stream,
+                (true, _) => Self::Stream,
             }),
         }
     }

@@ -30,7 +30,10 @@ pub fn cursor(offset: u64) -> Cursor {
 }
 
 pub fn message(offset: u64, payload: &str) -> Message {
-    let draft = Draft::new(Topic::new("t").unwrap(), Bytes::copy_from_slice(payload.as_bytes()));
+    let draft = Draft::new(
+        Topic::new("t").unwrap(),
+        Bytes::copy_from_slice(payload.as_bytes()),
+    );
     commit(draft, offset)
 }
 
@@ -68,7 +71,18 @@ impl Seeded {
     /// The bytes with a few of them changed, doubled, cut or replaced by what grammars stumble over.
     pub fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
         const ODD: [&[u8]; 12] = [
-            b"%", b"%f", b"%ff", b"\"", b"\\u", b"[", b"{", b"}", b"\xff", b"\n", b"&topic=", b"9999999999999999999",
+            b"%",
+            b"%f",
+            b"%ff",
+            b"\"",
+            b"\\u",
+            b"[",
+            b"{",
+            b"}",
+            b"\xff",
+            b"\n",
+            b"&topic=",
+            b"9999999999999999999",
         ];
         let mut out = bytes.to_vec();
         for _ in 0..=self.below(4) {

@@ -25,8 +25,8 @@ const PADDING_BYTES: usize = 2_048;
 /// The server writes the response's head. What the gate refuses is refused before, with a status; what is refused
 /// after that is told as an event `lost`, and the reader, which would give up for good on a status, comes back.
 pub struct SseConversation {
-    /// Taken when the connection is open.
-    request: Option<SseRequest>,
+    /// Taken when the connection is open, so that an idle stream does not hold it.
+    request: Option<Box<SseRequest>>,
     format: Format,
     padding: bool,
     gzip: bool,
@@ -45,7 +45,7 @@ impl SseConversation {
         Self {
             format: request.format,
             padding: request.padding,
-            request: Some(request),
+            request: Some(Box::new(request)),
             gzip,
             heartbeat_ms: limits.heartbeat_ms,
             is_ended: false,
@@ -148,7 +148,10 @@ impl Conversation for SseConversation {
                 self.write(text, turn);
             }
             Event::Refused { refusal, .. } | Event::Lost { refusal, .. } => {
-                let after_ms = refusal.code.retry_after_s().map_or(0, |s| u64::from(s) * 1_000);
+                let after_ms = refusal
+                    .code
+                    .retry_after_s()
+                    .map_or(0, |s| u64::from(s) * 1_000);
                 self.end(b"lost", after_ms + retry_ms(turn.random), &refusal, turn);
             }
             Event::Drain {

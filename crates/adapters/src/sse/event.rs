@@ -76,7 +76,11 @@ pub fn envelope(message: &Message) -> Vec<u8> {
 }
 
 fn event_capacity(message: &Message) -> usize {
-    64 + message.properties.event.as_ref().map_or(0, |event| event.len())
+    64 + message
+        .properties
+        .event
+        .as_ref()
+        .map_or(0, |event| event.len())
 }
 
 fn write_envelope(message: &Message, out: &mut Vec<u8>) {

@@ -108,10 +108,12 @@ pub enum BenchWhat {
 /// The protocol that the load speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Wire {
-    /// Server-Sent Events (publishing: HTTP requests)
+    /// Server-Sent Events; for subscribers
     Sse,
-    /// The raw WebSocket of a topic
+    /// The raw WebSocket of a topic; for subscribers
     Ws,
+    /// Requests on kept HTTP/1.1 connections; for publishers
+    Http,
     /// The `tidings.v1` WebSocket protocol
     #[default]
     Tidings,
@@ -123,6 +125,7 @@ impl Wire {
         match self {
             Self::Sse => "sse",
             Self::Ws => "ws",
+            Self::Http => "http",
             Self::Tidings => "tidings",
         }
     }

@@ -4,8 +4,10 @@
 //! 0 done, 1 refused or failed, 2 used wrongly.
 
 mod args;
+mod lines;
 mod publish;
 mod subscribe;
+pub(crate) mod terminal;
 
 pub use args::{BenchArgs, BenchWhat, Load, PubArgs, SubArgs, SubscribeWire, Wire};
 pub use publish::publish;

@@ -31,11 +31,17 @@ pub(super) struct Task {
 enum Pace {
     Flowing,
     /// The server was too busy: nothing is sent until what was is answered.
-    PutOff { told: Option<Duration> },
+    PutOff {
+        told: Option<Duration>,
+    },
     /// All of it is answered: the wait before sending again.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     /// The server goes away, and said when to come back.
-    Draining { reconnect: Duration },
+    Draining {
+        reconnect: Duration,
+    },
 }
 
 /// Why a connection ended.
@@ -83,7 +89,7 @@ impl Task {
             let wait = self.backoff.failed(told);
             self.status.send_modify(|status| {
                 status.connected = false;
-                status.disconnects += 1;
+                status.failures += 1;
                 status.trouble = Some((lost.to_string(), wait.as_millis() as u64));
             });
             if self.wait_to_reconnect(wait).await.is_break() {
@@ -123,12 +129,14 @@ impl Task {
                 Err(mpsc::error::TryRecvError::Disconnected) => self.closing = true,
             }
         }
-        self.status.send_modify(|status| status.in_flight = self.window.len());
+        self.status
+            .send_modify(|status| status.in_flight = self.window.len());
     }
 
     async fn converse(&mut self, mut websocket: WebSocket) -> Ended {
         self.status.send_modify(|status| {
             status.connected = true;
+            status.connections += 1;
             status.trouble = None;
         });
         let mut heard = Instant::now();
@@ -165,7 +173,9 @@ impl Task {
             && self.window.sent() == 0
         {
             let wait = self.backoff.failed(told);
-            self.pace = Pace::Waiting { until: Instant::now() + wait };
+            self.pace = Pace::Waiting {
+                until: Instant::now() + wait,
+            };
         }
         if !matches!(self.pace, Pace::Flowing) {
             return;
@@ -211,29 +221,37 @@ impl Task {
     /// One word of the server; the message's id if it acknowledges one.
     fn word(&mut self, text: &[u8]) -> Result<Option<String>, Lost> {
         match ServerWord::parse(text)? {
-            ServerWord::Ok { id: Some(id), receipt } => {
+            ServerWord::Ok {
+                id: Some(id),
+                receipt,
+            } => {
                 self.backoff.succeeded();
                 let cursor = receipt.id.clone();
                 return Ok(self.window.answered(id, Ok(receipt)).then_some(cursor));
             }
-            ServerWord::Error { id: Some(id), refused } if refused.is_permanent() => {
-                if self.window.answered(id, Err(refused.clone())) {
-                    self.status.send_modify(|status| {
-                        status.refused += 1;
-                        status.first_refusal.get_or_insert(refused);
-                    });
-                }
-            }
-            ServerWord::Error { id: Some(id), refused } => {
-                if self.window.put_off(id) && !matches!(self.pace, Pace::Draining { .. }) {
-                    self.pace = Pace::PutOff { told: refused.retry_after };
-                }
-            }
+            ServerWord::Error {
+                id: Some(id),
+                refused,
+            } => self.refused(id, refused),
             ServerWord::Error { id: None, refused } => return Err(Lost::Refused(refused)),
             ServerWord::Drain { reconnect } => self.pace = Pace::Draining { reconnect },
             _ => {}
         }
         Ok(None)
+    }
+
+    fn refused(&mut self, id: u64, refused: Refused) {
+        if !refused.is_permanent() {
+            if self.window.put_off(id) && !matches!(self.pace, Pace::Draining { .. }) {
+                let told = refused.retry_after;
+                self.pace = Pace::PutOff { told };
+            }
+        } else if self.window.answered(id, Err(refused.clone())) {
+            self.status.send_modify(|status| {
+                status.refused += 1;
+                status.first_refusal.get_or_insert(refused);
+            });
+        }
     }
 
     fn give_up(&mut self, refused: &Refused) {

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tidings_types::TopicFilter;
 
 use super::Wire;
 use crate::client::Client;
 use crate::envelope::{ServerWord, parse_message, subscribe_request};
-use crate::error::{Lost, TryError};
+use crate::error::{Lost, Refused, TryError};
 use crate::http::{Body, HttpConnection, request_line};
 use crate::message::{Gap, Message, Start};
 use crate::sse::{SseEvent, SseParser};
@@ -31,7 +32,7 @@ pub(super) enum FeedItem {
 
 pub(super) enum Feed {
     Tidings(TidingsFeed),
-    Sse(SseFeed),
+    Sse(Box<SseFeed>),
 }
 
 impl Feed {
@@ -50,7 +51,8 @@ impl Feed {
             }
             Wire::Sse => {
                 let open = SseFeed::open(&client, &filters, &start);
-                client.in_time(open).await.map(Self::Sse)
+                let feed = client.in_time(open).await?;
+                Ok(Self::Sse(Box::new(feed)))
             }
         }
     }
@@ -67,14 +69,14 @@ impl Feed {
     pub(super) fn told_wait(&self) -> Option<Duration> {
         match self {
             Self::Tidings(feed) => feed.reconnect,
-            Self::Sse(feed) => feed.reconnect,
+            Self::Sse(feed) => feed.reconnect.filter(|_| feed.is_draining),
         }
     }
 
     pub(super) async fn next(&mut self, silence: Duration) -> Result<FeedItem, TryError> {
         match self {
             Self::Tidings(feed) => feed.next(silence).await,
-            Self::Sse(feed) => Ok(feed.next(silence).await?),
+            Self::Sse(feed) => feed.next(silence).await,
         }
     }
 
@@ -91,8 +93,6 @@ pub(super) struct TidingsFeed {
     websocket: WebSocket,
     cursor: String,
     reconnect: Option<Duration>,
-    /// How the feed ended, found while looking for what is ready.
-    ended: Option<TryError>,
 }
 
 impl TidingsFeed {
@@ -110,7 +110,10 @@ impl TidingsFeed {
                 _ => continue,
             };
             match ServerWord::parse(&text)? {
-                ServerWord::Ok { id: Some(SUBSCRIBE_ID), receipt } => break receipt.id,
+                ServerWord::Ok {
+                    id: Some(SUBSCRIBE_ID),
+                    receipt,
+                } => break receipt.id,
                 ServerWord::Error { refused, .. } => return Err(refused.into()),
                 ServerWord::Drain { .. } => return Err(Lost::Draining.into()),
                 _ => {}
@@ -120,7 +123,6 @@ impl TidingsFeed {
             websocket,
             cursor,
             reconnect: None,
-            ended: None,
         })
     }
 
@@ -139,27 +141,16 @@ impl TidingsFeed {
     }
 
     fn ready(&mut self) -> Result<Option<FeedItem>, TryError> {
-        if let Some(ended) = self.ended.take() {
-            return Err(ended);
-        }
         loop {
-            let received = match self.websocket.receive_ready() {
-                Ok(Some(received)) => received,
-                Ok(None) => return Ok(None),
-                Err(error) => return self.end(self.lost(error.into()).into()),
+            let received = self.websocket.receive_ready();
+            let Some(received) = received.map_err(|error| self.lost(error.into()))? else {
+                return Ok(None);
             };
-            match self.take(received) {
-                Ok(None) => {}
-                Ok(item) => return Ok(item),
-                Err(error) => return self.end(error),
+            let item = self.take(received)?;
+            if item.is_some() {
+                return Ok(item);
             }
         }
-    }
-
-    /// Keeps the end, for a caller that only looked for what is ready; the next call finds it.
-    fn end(&mut self, error: TryError) -> Result<Option<FeedItem>, TryError> {
-        self.ended = Some(error);
-        Ok(None)
     }
 
     /// After a drain the way in which the connection ends does not matter.
@@ -197,7 +188,13 @@ pub(super) struct SseFeed {
     items: VecDeque<FeedItem>,
     /// The newest id that was seen in the stream.
     position: String,
+    /// The reconnection time that the stream set last.
     reconnect: Option<Duration>,
+    /// The server said goodbye: the reconnection time is meant for this client now. Otherwise its own backoff
+    /// decides, which is as gentle and quicker after a mere loss of the connection.
+    is_draining: bool,
+    /// The server ended the subscription, after `items`.
+    ended: Option<TryError>,
     /// Scratch space.
     decoded: Vec<u8>,
 }
@@ -227,31 +224,48 @@ impl SseFeed {
             items: VecDeque::new(),
             position: String::new(),
             reconnect: None,
+            is_draining: false,
+            ended: None,
             decoded: Vec::new(),
         })
     }
 
-    async fn next(&mut self, silence: Duration) -> Result<FeedItem, Lost> {
+    async fn next(&mut self, silence: Duration) -> Result<FeedItem, TryError> {
         loop {
             if let Some(item) = self.items.pop_front() {
                 return Ok(item);
             }
+            if let Some(ended) = self.ended.take() {
+                return Err(ended);
+            }
             let complete = self.parse()?;
-            if !self.items.is_empty() {
+            if !self.items.is_empty() || self.ended.is_some() {
                 continue;
             }
             if complete {
-                return Err(Lost::Closed);
+                return Err(self.lost(Lost::Closed).into());
             }
-            tokio::time::timeout(silence, self.connection.fill())
-                .await
-                .map_err(|_| Lost::Silent(silence))??;
+            let filled = tokio::time::timeout(silence, self.connection.fill()).await;
+            filled
+                .map_err(|_| Lost::Silent(silence))?
+                .map_err(|lost| self.lost(lost))?;
+        }
+    }
+
+    /// After a goodbye the way in which the connection ends does not matter.
+    fn lost(&self, lost: Lost) -> Lost {
+        if self.is_draining {
+            Lost::Draining
+        } else {
+            lost
         }
     }
 
     /// Parses what was read; true once the response is complete.
     fn parse(&mut self) -> Result<bool, Lost> {
-        let complete = self.body.decode(&mut self.connection.input, &mut self.decoded)?;
+        let complete = self
+            .body
+            .decode(&mut self.connection.input, &mut self.decoded)?;
         let mut events = Vec::new();
         let pushed = self.parser.push(&self.decoded, &mut events);
         self.decoded.clear();
@@ -260,32 +274,50 @@ impl SseFeed {
         }
         for event in events {
             self.position.clone_from(&event.id);
-            self.items.push_back(item(&event)?);
+            self.event(&event)?;
         }
         if self.position != self.parser.last_id() {
             self.position = self.parser.last_id().to_owned();
-            self.items.push_back(FeedItem::Position(self.position.clone()));
+            self.items
+                .push_back(FeedItem::Position(self.position.clone()));
         }
         match pushed {
             Ok(()) => Ok(complete),
             Err(_) => Err(Lost::Answer("an event that is too large")),
         }
     }
+
+    /// The event types `gap`, `drain` and `lost` are the server's own; a publisher's never reach the stream.
+    fn event(&mut self, event: &SseEvent) -> Result<(), Lost> {
+        let json = |error: serde_json::Error| Lost::Json(error.to_string());
+        match event.event.as_str() {
+            "gap" => {
+                let gap: Gap = serde_json::from_str(&event.data).map_err(json)?;
+                self.items.push_back(FeedItem::Gap(gap));
+            }
+            "drain" => self.is_draining = true,
+            "lost" => {
+                let end: End = serde_json::from_str(&event.data).map_err(json)?;
+                let retry_after = Duration::from_millis(end.reconnect_after_ms);
+                let refused = Refused::from_code(&end.code, &end.message, Some(retry_after));
+                self.ended = Some(refused.into());
+            }
+            _ => {
+                let message = parse_message(event.data.as_bytes())?;
+                self.items.push_back(FeedItem::Message(message));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// An event of a stream with envelopes. A gap is told from a message with the event type `gap` by its data.
-fn item(event: &SseEvent) -> Result<FeedItem, Lost> {
-    if event.event == "gap"
-        && let Ok(gap) = serde_json::from_str::<Gap>(&event.data)
-        && !gap.reason.is_empty()
-    {
-        return Ok(FeedItem::Gap(gap));
-    }
-    let mut message = parse_message(event.data.as_bytes())?;
-    if message.event.is_none() && !event.event.is_empty() {
-        message.event = Some(event.event.clone());
-    }
-    Ok(FeedItem::Message(message))
+/// The data of an event `lost`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct End {
+    code: String,
+    message: String,
+    reconnect_after_ms: u64,
 }
 
 fn subscribe_path(filters: &[TopicFilter], start: &Start) -> String {
@@ -295,7 +327,10 @@ fn subscribe_path(filters: &[TopicFilter], start: &Start) -> String {
         percent_encode(filter.as_str(), b"/", &mut path);
     }
     match start {
-        Start::Last(count) => path += &format!("&last={count}"),
+        Start::Last(count) => {
+            path.push_str("&last=");
+            path.push_str(&count.to_string());
+        }
         other => {
             path.push_str("&after=");
             percent_encode(other.after().unwrap_or("latest"), b"", &mut path);

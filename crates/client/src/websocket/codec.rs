@@ -100,11 +100,11 @@ pub fn encode_frame(opcode: Opcode, payload: &[u8], mask: [u8; 4], out: &mut Vec
     match payload.len() {
         len @ 0..=125 => out.push(0x80 | len as u8),
         len @ 126..=0xffff => {
-            out.push(0x80 | 126);
+            out.push(0x80 | 0x7e);
             out.extend_from_slice(&(len as u16).to_be_bytes());
         }
         len => {
-            out.push(0x80 | 127);
+            out.push(0x80 | 0x7f);
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
@@ -127,8 +127,8 @@ pub struct Decoder {
 struct Head {
     fin: bool,
     opcode: u8,
-    len: usize,
-    head_len: usize,
+    payload_bytes: usize,
+    own_bytes: usize,
 }
 
 impl Decoder {
@@ -143,11 +143,11 @@ impl Decoder {
     /// The next message or control frame, or `None` if the buffer does not hold the whole of it yet.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, FrameError> {
         while let Some(head) = self.head(buffer)? {
-            if buffer.len() < head.head_len + head.len {
+            if buffer.len() < head.own_bytes + head.payload_bytes {
                 return Ok(None);
             }
-            buffer.advance(head.head_len);
-            let payload = buffer.split_to(head.len);
+            buffer.advance(head.own_bytes);
+            let payload = buffer.split_to(head.payload_bytes);
             if let Some(received) = self.frame(&head, payload)? {
                 return Ok(Some(received));
             }
@@ -195,8 +195,8 @@ impl Decoder {
             Ok(len) if opcode >= 8 || len <= room => Ok(Some(Head {
                 fin,
                 opcode,
-                len,
-                head_len,
+                payload_bytes: len,
+                own_bytes: head_len,
             })),
             _ => Err(FrameError::TooLarge),
         }
@@ -204,8 +204,8 @@ impl Decoder {
 
     fn frame(&mut self, head: &Head, payload: BytesMut) -> Result<Option<Received>, FrameError> {
         let opcode = match (head.opcode, &mut self.fragments) {
-            (0, Some((_, held))) => {
-                held.extend_from_slice(&payload);
+            (0, Some((_, joined))) => {
+                joined.extend_from_slice(&payload);
                 if !head.fin {
                     return Ok(None);
                 }
@@ -240,7 +240,12 @@ fn message(opcode: Opcode, payload: BytesMut) -> Result<Received, FrameError> {
 
 fn close(payload: &[u8]) -> Result<CloseFrame, FrameError> {
     let (code, reason) = match payload {
-        [] => return Ok(CloseFrame { code: 1005, reason: String::new() }),
+        [] => {
+            return Ok(CloseFrame {
+                code: 1005,
+                reason: String::new(),
+            });
+        }
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
         [_] => return Err(FrameError::Close),
     };
@@ -248,7 +253,10 @@ fn close(payload: &[u8]) -> Result<CloseFrame, FrameError> {
         return Err(FrameError::Close);
     }
     let reason = str::from_utf8(reason).map_err(|_| FrameError::Text)?;
-    Ok(CloseFrame { code, reason: reason.to_owned() })
+    Ok(CloseFrame {
+        code,
+        reason: reason.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ fn text(text: &str) -> Received {
 #[test]
 fn frames_of_a_server_are_read() {
     let long = [&[0x82, 126, 0x01, 0x00][..], &[7; 256]].concat();
-    let longer = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &[7; 65_536]].concat();
+    let longer = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &vec![7; 65_536]].concat();
     for (input, expect) in [
         (&b"\x81\x02hi"[..], vec![text("hi")]),
         (b"\x81\x00", vec![text("")]),
@@ -49,18 +49,32 @@ fn frames_of_a_server_are_read() {
         (b"\x01\x01\xc3\x80\x01\xa4", vec![text("\u{e4}")]),
         (b"\x8a\x00", vec![Received::Pong(Bytes::new())]),
         (&long, vec![Received::Binary(Bytes::from(vec![7; 256]))]),
-        (&longer, vec![Received::Binary(Bytes::from(vec![7; 65_536]))]),
+        (
+            &longer,
+            vec![Received::Binary(Bytes::from(vec![7; 65_536]))],
+        ),
         (
             b"\x88\x05\x03\xf4bye",
-            vec![Received::Close(CloseFrame { code: 1012, reason: "bye".into() })],
+            vec![Received::Close(CloseFrame {
+                code: 1012,
+                reason: "bye".into(),
+            })],
         ),
         (
             b"\x88\x00",
-            vec![Received::Close(CloseFrame { code: 1005, reason: String::new() })],
+            vec![Received::Close(CloseFrame {
+                code: 1005,
+                reason: String::new(),
+            })],
         ),
         (b"\x81\x05hal", vec![]),
     ] {
-        assert_eq!(decoded(input).unwrap(), expect, "{:?}", input.escape_ascii());
+        assert_eq!(
+            decoded(input).unwrap(),
+            expect,
+            "{:?}",
+            input.escape_ascii()
+        );
     }
 }
 
@@ -75,9 +89,18 @@ fn a_server_that_breaks_the_protocol_is_found_out() {
         (b"\x09\x00", FrameError::Control),
         (b"\x89\x7e\x00\x7e", FrameError::Control),
         (b"\x82\x7e\x00\x01x", FrameError::Length),
-        (b"\x82\x7f\x00\x00\x00\x00\x00\x00\x00\x01x", FrameError::Length),
-        (b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00", FrameError::Length),
-        (b"\x82\x7f\x00\x00\x00\x00\x00\x02\x00\x00", FrameError::TooLarge),
+        (
+            b"\x82\x7f\x00\x00\x00\x00\x00\x00\x00\x01x",
+            FrameError::Length,
+        ),
+        (
+            b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00",
+            FrameError::Length,
+        ),
+        (
+            b"\x82\x7f\x00\x00\x00\x00\x00\x02\x00\x00",
+            FrameError::TooLarge,
+        ),
         (b"\x81\x01\xff", FrameError::Text),
         (b"\x88\x01x", FrameError::Close),
         (b"\x88\x02\x03\xed", FrameError::Close),
@@ -89,8 +112,8 @@ fn a_server_that_breaks_the_protocol_is_found_out() {
 
 #[test]
 fn fragments_together_are_limited() {
-    let half = [&[0x01, 126, 0x9c, 0x40][..], &[b'x'; 40_000]].concat();
-    let rest = [&[0x80, 126, 0x9c, 0x40][..], &[b'x'; 40_000]].concat();
+    let half = [&[0x01, 126, 0x9c, 0x40][..], &vec![b'x'; 40_000]].concat();
+    let rest = [&[0x80, 126, 0x9c, 0x40][..], &vec![b'x'; 40_000]].concat();
     assert_eq!(decoded(&[half, rest].concat()), Err(FrameError::TooLarge));
 }
 
@@ -101,7 +124,7 @@ fn frames_out_are_masked_with_the_shortest_length() {
     encode_frame(Opcode::Text, b"Hello", [0x37, 0xfa, 0x21, 0x3d], &mut out);
     assert_eq!(out, b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
     for (len, head) in [
-        (125, &[0x82, 0x80 | 125][..]),
+        (125, &[0x82, 0xfd][..]),
         (126, &[0x82, 0xfe, 0, 126]),
         (65_535, &[0x82, 0xfe, 0xff, 0xff]),
         (65_536, &[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]),

@@ -86,9 +86,9 @@ impl WebSocket {
         let key = STANDARD.encode(nonce);
         let mut request = request_line("GET", url, path);
         request += "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
-        request += &format!("sec-websocket-key: {key}\r\n");
+        push_header(&mut request, "sec-websocket-key", &key);
         if let Some(subprotocol) = subprotocol {
-            request += &format!("sec-websocket-protocol: {subprotocol}\r\n");
+            push_header(&mut request, "sec-websocket-protocol", subprotocol);
         }
         request += "\r\n";
         let mut connection = HttpConnection::new(stream);
@@ -159,6 +159,11 @@ impl WebSocket {
         }
     }
 
+    /// The connection below, for a reader that does not look at frames. What was read and not taken is lost.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Says goodbye as far as that is possible at once, and closes.
     pub async fn close(mut self, code: u16) {
         self.queue(Opcode::Close, &code.to_be_bytes());
@@ -217,6 +222,12 @@ impl WebSocket {
                 Poll::Ready(Ok(()))
             }
         }
+    }
+}
+
+fn push_header(request: &mut String, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        request.push_str(part);
     }
 }
 

@@ -4,4 +4,6 @@ mod codec;
 mod connection;
 
 pub use codec::{CloseFrame, Decoder, FrameError, Opcode, Received, encode_frame};
+#[cfg(test)]
+pub(crate) use connection::accept;
 pub use connection::{WebSocket, WebSocketError};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidings_ports::{
-    Answer, Command, Conversation, Event, Framing, Gap, GapReason, Page, PublishError, ReadRequest,
-    ReplyTo, Start, Submission, SubscriptionKey, Tag, Turn,
+    Answer, Command, Conversation, Event, Framing, Gap, GapReason, Page, PublishError, ReadFrom,
+    ReadRequest, ReplyTo, Start, Submission, SubscriptionKey, Tag, Turn,
 };
 use tidings_types::{
     Cursor, Draft, Offset, Principal, Protocol, Receipt, Refusal, RefusalCode, Storage, TopicFilter,
@@ -129,14 +129,64 @@ impl Shard {
     }
 
     /// Reads one page for a peer without a conversation. The reply is called once, later or now.
-    pub fn read(&mut self, principal: &Principal, request: ReadRequest, reply: ReadReply) {
-        let request = match gate::read(principal, request, &self.limits) {
-            Ok(request) => request.into_inner(),
+    pub fn read(
+        &mut self,
+        principal: &Principal,
+        wanted: Wanted,
+        messages_max: usize,
+        reply: ReadReply,
+    ) {
+        let wanted = match gate::subscribe(principal, wanted, &self.limits) {
+            Ok(wanted) => wanted.into_inner(),
             Err(refusal) => {
                 self.refused(refusal.code);
                 return reply(Err(refusal));
             }
         };
+        let (offset, unknown) = self.locate(&wanted.start);
+        let from = match wanted.start {
+            Start::Last(n) => ReadFrom::Last(n),
+            Start::Retained => ReadFrom::Retained {
+                after: Offset::ZERO,
+            },
+            Start::After(_) if !unknown => ReadFrom::After {
+                offset,
+                resume: true,
+            },
+            _ => ReadFrom::After {
+                offset,
+                resume: false,
+            },
+        };
+        let request = ReadRequest {
+            filters: wanted.filters.into(),
+            from,
+            messages_max: messages_max.clamp(1, self.limits.page_messages_max),
+            bytes_max: self.limits.page_bytes_max,
+        };
+        let claimed = match wanted.start {
+            Start::After(cursor) => Some(cursor),
+            _ => None,
+        };
+        let epoch = self.engine.epoch();
+        let reply: super::pending::PageReply = Box::new(move |result| {
+            reply(result.map(|page| {
+                let gap = if unknown {
+                    let resume = Cursor {
+                        epoch,
+                        offset: Offset::ZERO,
+                    };
+                    Some(Gap {
+                        reason: GapReason::UnknownCursor,
+                        after: claimed,
+                        resume,
+                    })
+                } else {
+                    gap_of(&page, claimed, epoch)
+                };
+                (page, gap)
+            }));
+        });
         let token = self.pending.add(Waiter::LocalRead(reply));
         let reply_to = ReplyTo {
             shard: self.index,

@@ -144,7 +144,7 @@ impl Shard {
             connection.dirty = true;
             self.dirty.push(id);
         }
-        self.converse(id, |conversation, turn| conversation.opened(turn));
+        self.converse(id, Conversation::opened);
         self.settle();
         id
     }
@@ -289,7 +289,7 @@ impl Shard {
             match connection.wake {
                 Some(wake) if wake <= now => {
                     connection.wake = None;
-                    self.converse(id, |conversation, turn| conversation.tick(turn));
+                    self.converse(id, Conversation::tick);
                 }
                 Some(later) => {
                     connection.scheduled = Some(later);

@@ -1,7 +1,7 @@
 //! What waits for an answer of the engine.
 
 use slab::Slab;
-use tidings_ports::{Page, Tag};
+use tidings_ports::{Gap, Page, Tag};
 use tidings_types::{Receipt, Refusal};
 
 use super::connection::ConnectionId;
@@ -9,15 +9,16 @@ use super::subscription::SubscriptionId;
 
 /// Called with the answer to a publish that no conversation made.
 pub type PublishReply = Box<dyn FnOnce(Result<Vec<Receipt>, Refusal>)>;
-/// Called with the answer to a read that no subscription made.
-pub type ReadReply = Box<dyn FnOnce(Result<Page, Refusal>)>;
+/// Called with the answer to a read that no subscription made: a page, and the gap before it.
+pub type ReadReply = Box<dyn FnOnce(Result<(Page, Option<Gap>), Refusal>)>;
+pub(super) type PageReply = Box<dyn FnOnce(Result<Page, Refusal>)>;
 
 /// Who waits.
 pub(super) enum Waiter {
     Publish(ConnectionId, Tag),
     LocalPublish(PublishReply),
     Page(SubscriptionId),
-    LocalRead(ReadReply),
+    LocalRead(PageReply),
 }
 
 /// Waiters by token. The engine answers every submission and read that it took exactly once, so a slot is

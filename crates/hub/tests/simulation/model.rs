@@ -48,7 +48,11 @@ impl Model {
         let before = self.ids.insert(id, (storage, self.run));
         // The key of a message that is not on the disk is lost with it.
         let again = before.is_none_or(|(kept, run)| kept != Storage::Durable && run < self.run);
-        assert!(again, "{id} was committed twice: {topic}, before {before:?}, now {storage:?} in run {} at {offset}", self.run);
+        assert!(
+            again,
+            "{id} was committed twice: {topic}, before {before:?}, now {storage:?} in run {} at {offset}",
+            self.run
+        );
         self.by_topic.entry(topic.clone()).or_default().push(offset);
         let entry = Entry {
             topic,

@@ -12,7 +12,9 @@ use tidings_types::{Storage as Class, Topic};
 
 use crate::record::{self, BATCH_LEN, BatchHead, kind, open_head, open_record};
 use crate::recovery::{Scanned, index_content};
-use crate::segment::{HEADER_LEN, Header, Index, Posting, Segment, index_name, segment_name};
+use crate::segment::{
+    HEADER_LEN, Header, Index, MARK_MS, Posting, Segment, index_name, segment_name,
+};
 use crate::state::count;
 use crate::storage::{Storage, is_full};
 
@@ -52,7 +54,11 @@ impl Keeper {
                 Some(_) => chain.sealed.len(),
                 None => chain.sealed.len().saturating_sub(1),
             };
-            (Arc::clone(&chain.sealed), Arc::clone(&chain.storage), usable)
+            (
+                Arc::clone(&chain.sealed),
+                Arc::clone(&chain.storage),
+                usable,
+            )
         };
         let full = u64::from(match class {
             Class::Memory => self.shared.config.memory_segment_bytes,
@@ -205,8 +211,11 @@ impl Keeper {
         let topics = topics.map(|topic| (topic, Removal::default())).collect();
         Self::note(&mut state, &topics);
         let before: Vec<u64> = (0..survey.live.len()).map(|c| live_of(run, c)).collect();
-        for (known, (before, now)) in
-            state.table.classes.iter_mut().zip(before.iter().zip(&survey.live))
+        for (known, (before, now)) in state
+            .table
+            .classes
+            .iter_mut()
+            .zip(before.iter().zip(&survey.live))
         {
             known.bytes = (known.bytes + now).saturating_sub(*before);
         }
@@ -239,7 +248,13 @@ impl Keeper {
         }
         let mut seal = vec![0; BATCH_LEN];
         record::put_seal(&mut seal, last.last);
-        finish(&mut seal, self.shared.magic, 1, last.last + 1, content.len());
+        finish(
+            &mut seal,
+            self.shared.magic,
+            1,
+            last.last + 1,
+            content.len(),
+        );
         content.extend_from_slice(&seal);
         let Scanned { index, scan } = index_content(&content, &header, &self.shared.secret);
         let expected: usize = survey.kept.iter().map(Vec::len).sum();
@@ -274,31 +289,38 @@ impl Keeper {
     /// Copies records, checked, in batches.
     fn copy(&self, segment: &Segment, kept: &[Posting], content: &mut Vec<u8>) -> io::Result<()> {
         let mut batch = vec![0; BATCH_LEN];
-        let (mut records, mut first) = (0, 0);
-        for (at, posting) in kept.iter().enumerate() {
+        let (mut records, mut first, mut since) = (0, 0, 0);
+        for posting in kept {
             let mut bytes = vec![0; posting.len as usize];
             let position = u64::from(posting.position);
             segment.file.read_at(&mut bytes, position)?;
-            let sound = open_record(&bytes).and_then(|(kind, body, _)| {
+            let time = open_record(&bytes).and_then(|(kind, body, _)| {
                 let head = open_head(body)?;
-                Ok(kind == kind::MESSAGE && head.offset == posting.offset)
+                let sound = kind == kind::MESSAGE && head.offset == posting.offset;
+                Ok(sound.then_some(head.time))
             });
-            if sound != Ok(true) {
+            let Ok(Some(time)) = time else {
                 count(&self.shared.counters.read_errors, 1);
                 let what = format!("{} is damaged at byte {position}", segment.name);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            if records == 0 {
-                first = posting.offset;
-            }
-            batch.extend_from_slice(&bytes);
-            records += 1;
-            if batch.len() >= BATCH_BYTES || at + 1 == kept.len() {
+            };
+            // Retention by age finds its place by the times of batches, so none spans a long time.
+            let full = batch.len() >= BATCH_BYTES || time >= since + MARK_MS;
+            if records > 0 && full {
                 finish(&mut batch, self.shared.magic, records, first, content.len());
                 content.extend_from_slice(&batch);
                 batch.truncate(BATCH_LEN);
                 records = 0;
             }
+            if records == 0 {
+                (first, since) = (posting.offset, time);
+            }
+            batch.extend_from_slice(&bytes);
+            records += 1;
+        }
+        if records > 0 {
+            finish(&mut batch, self.shared.magic, records, first, content.len());
+            content.extend_from_slice(&batch);
         }
         Ok(())
     }

@@ -85,7 +85,14 @@ impl Keeper {
         let open = {
             let state = self.shared.state();
             let active = state.durable.active.as_ref();
-            active.map(|a| (a.name.clone(), Arc::clone(&a.file), a.len, Arc::clone(&a.synced)))
+            active.map(|a| {
+                (
+                    a.name.clone(),
+                    Arc::clone(&a.file),
+                    a.len,
+                    Arc::clone(&a.synced),
+                )
+            })
         };
         let Some((name, file, len, synced)) = open else {
             return;
@@ -106,7 +113,10 @@ impl Keeper {
     fn write_indexes(&mut self) {
         let (storage, sealed) = {
             let state = self.shared.state();
-            (Arc::clone(&state.durable.storage), Arc::clone(&state.durable.sealed))
+            (
+                Arc::clone(&state.durable.storage),
+                Arc::clone(&state.durable.sealed),
+            )
         };
         for segment in sealed.iter() {
             let Index::Memory(index) = &segment.index else {
@@ -181,7 +191,10 @@ impl Keeper {
 
 impl Segment {
     fn with_index(&self, index: Index) -> Self {
-        let live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let live = self
+            .live
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         Self {
             name: self.name.clone(),
             base: self.base,
@@ -197,7 +210,10 @@ impl Segment {
     }
 
     fn live_bytes(&self) -> u64 {
-        let live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let live = self
+            .live
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         live.iter().sum()
     }
 }

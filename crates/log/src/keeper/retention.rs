@@ -138,7 +138,14 @@ impl Keeper {
         if excess == 0 {
             return Ok(0);
         }
-        if self.shared.config.rules.class(class).per_topic_max.is_some() {
+        if self
+            .shared
+            .config
+            .rules
+            .class(class)
+            .per_topic_max
+            .is_some()
+        {
             excess = self.recount(class, storage)?.saturating_sub(max);
             if excess == 0 {
                 return Ok(0);
@@ -219,9 +226,10 @@ impl Keeper {
             let taken = take_below(&parts, target, &mut removals);
             // With nothing of the class left, the count is exact whatever it was before.
             let mut live = segment.live.lock().unwrap_or_else(PoisonError::into_inner);
-            let taken = match segment.last < target {
-                true => live[class],
-                false => taken.min(live[class]),
+            let taken = if segment.last < target {
+                live[class]
+            } else {
+                taken.min(live[class])
             };
             live[class] -= taken;
             bytes.push((segment.id, taken));

@@ -60,10 +60,17 @@ impl Reader<'_> {
         }
         if cursor < self.shared.start {
             let rules = &self.shared.config.rules;
-            if self.filters.iter().any(|f| can_match(rules, f, Class::Memory)) {
+            if self
+                .filters
+                .iter()
+                .any(|f| can_match(rules, f, Class::Memory))
+            {
                 return Ok(Some(Class::Memory));
             }
-            live_only |= self.filters.iter().any(|f| can_match(rules, f, Class::None));
+            live_only |= self
+                .filters
+                .iter()
+                .any(|f| can_match(rules, f, Class::None));
         }
         Ok(live_only.then_some(Class::None))
     }
@@ -86,7 +93,10 @@ impl Reader<'_> {
             overlap && state.table.classes[*class].forgotten_to > cursor
         };
         let mut classes = (0..state.table.classes.len()).filter(forgot).map(storage);
-        classes.clone().find(|class| *class != Class::None).or(classes.next())
+        classes
+            .clone()
+            .find(|class| *class != Class::None)
+            .or(classes.next())
     }
 
     /// Whether the first message after the cursor that is still in a file is before the topic's first that is
@@ -105,13 +115,21 @@ impl Reader<'_> {
         let from = sealed.partition_point(|segment| segment.last <= cursor);
         for segment in &sealed[from..] {
             let trouble = Trouble::io(&segment.name, 0);
-            let found = segment.index.find(suspect.topic.as_str()).map_err(&trouble)?;
+            let found = segment
+                .index
+                .find(suspect.topic.as_str())
+                .map_err(&trouble)?;
             let Some(entry) = found.filter(|entry| entry.last_offset > cursor) else {
                 continue;
             };
-            let at = segment.index.lower_bound(&entry, cursor).map_err(&trouble)?;
+            let at = segment
+                .index
+                .lower_bound(&entry, cursor)
+                .map_err(&trouble)?;
             let postings = segment.index.postings(&entry, at, 1).map_err(&trouble)?;
-            return Ok(postings.first().is_some_and(|first| first.ordinal < suspect.floor));
+            return Ok(postings
+                .first()
+                .is_some_and(|first| first.ordinal < suspect.floor));
         }
         Ok(in_active.is_some_and(|first| first.ordinal < suspect.floor))
     }

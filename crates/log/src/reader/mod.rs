@@ -6,6 +6,7 @@
 
 mod collect;
 mod gap;
+mod newest;
 
 use std::sync::Arc;
 
@@ -127,10 +128,7 @@ impl Reader<'_> {
         let first = hits.first().map(|hit| hit.posting.offset);
         let (messages, read_to) = self.messages(&hits)?;
         let scanned_to = read_to.unwrap_or(scanned_to).max(after);
-        let gap_storage = match resume {
-            true => self.gap_after(after)?,
-            false => None,
-        };
+        let gap_storage = if resume { self.gap_after(after)? } else { None };
         Ok(Page {
             messages,
             scanned_to: Offset(scanned_to),
@@ -165,7 +163,6 @@ impl Reader<'_> {
 
     /// Reads what was hit. If a later part cannot be read, what came before it is a shorter page: then the
     /// offset that it goes to is there.
-    #[expect(clippy::type_complexity, reason = "one caller takes the pair apart")]
     fn messages(&self, hits: &[Hit]) -> Result<(Vec<Arc<Message>>, Option<u64>), Trouble> {
         let now = Timestamp(self.shared.now());
         let mut messages = Vec::with_capacity(hits.len());

@@ -136,7 +136,13 @@ pub(crate) fn encode_index(index: &MemoryIndex, identity: Identity) -> Vec<u8> {
         marks.extend_from_slice(&mark.position.to_le_bytes());
         marks.extend_from_slice(&mark.until.to_le_bytes());
     }
-    let lens = [out.len(), directory.len(), fences.len(), keys.len(), marks.len()];
+    let lens = [
+        out.len(),
+        directory.len(),
+        fences.len(),
+        keys.len(),
+        marks.len(),
+    ];
     for part in [directory, fences, keys, marks] {
         out.extend_from_slice(&part);
     }
@@ -330,7 +336,12 @@ impl FileIndex {
         Ok(postings.collect())
     }
 
-    pub(super) fn postings(&self, entry: &Entry, from: u32, limit: u32) -> io::Result<Vec<Posting>> {
+    pub(super) fn postings(
+        &self,
+        entry: &Entry,
+        from: u32,
+        limit: u32,
+    ) -> io::Result<Vec<Posting>> {
         self.read_postings(entry.start + from, limit)
     }
 

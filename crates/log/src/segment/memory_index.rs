@@ -8,7 +8,7 @@ use super::{Entry, KeyMark, Mark, Posting, RetainMark};
 
 /// A stretch of the file between two marks is at least this long, or this old.
 const MARK_BYTES: u32 = 64 << 10;
-const MARK_MS: u64 = 1_000;
+pub(crate) const MARK_MS: u64 = 1_000;
 
 /// Postings in the order of the file, and by topic.
 #[derive(Debug, Default)]
@@ -96,13 +96,16 @@ impl MemoryIndex {
         self.sequence.push((posting, number));
         self.expiring |= new.expires;
         self.record_bytes += u64::from(posting.len);
+        if let Some(mark) = self.marks.last_mut() {
+            mark.until = mark.until.max(new.time);
+        }
         let topic = &mut self.topics[number as usize];
         topic.at.push(at);
         let entry = &mut topic.entry;
         if entry.count == 0 {
             entry.first_ordinal = posting.ordinal;
             entry.prev = new.prev;
-        } else if posting.ordinal != entry.last_ordinal + 1 {
+        } else if posting.ordinal != entry.last_ordinal + 1 || new.prev > entry.last_offset {
             entry.hole = (new.prev, posting.ordinal);
         }
         entry.count += 1;
@@ -131,7 +134,10 @@ impl MemoryIndex {
             let mut names: Vec<&str> = filters.iter().map(TopicFilter::as_str).collect();
             names.sort_unstable();
             names.dedup();
-            return names.into_iter().filter_map(|name| self.find(name)).collect();
+            return names
+                .into_iter()
+                .filter_map(|name| self.find(name))
+                .collect();
         }
         let matches = |topic: &&TopicPostings| {
             topic.entry.count > 0

@@ -14,7 +14,7 @@ mod memory_index;
 mod scan;
 
 pub(crate) use index_file::{FileIndex, Identity, Opened as OpenedIndex, encode_index};
-pub(crate) use memory_index::{MemoryIndex, NewPosting};
+pub(crate) use memory_index::{MARK_MS, MemoryIndex, NewPosting};
 pub(crate) use scan::{Scan, Visit, proof_of_damage, scan};
 
 use std::io;
@@ -202,7 +202,12 @@ impl Index {
     }
 
     /// Up to `limit` postings of a topic, beginning with the one of this number.
-    pub(crate) fn postings(&self, entry: &Entry, from: u32, limit: u32) -> io::Result<Vec<Posting>> {
+    pub(crate) fn postings(
+        &self,
+        entry: &Entry,
+        from: u32,
+        limit: u32,
+    ) -> io::Result<Vec<Posting>> {
         let limit = limit.min(entry.count.saturating_sub(from));
         match self {
             Self::Memory(index) => Ok(index.postings(entry, from, limit)),
@@ -227,7 +232,10 @@ impl Index {
         while low < high {
             let middle = low + (high - low) / 2;
             let posting = self.postings(entry, middle, 1)?;
-            if posting.first().is_some_and(|posting| posting.offset <= after) {
+            if posting
+                .first()
+                .is_some_and(|posting| posting.offset <= after)
+            {
                 low = middle + 1;
             } else {
                 high = middle;

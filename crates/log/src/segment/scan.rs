@@ -80,7 +80,9 @@ fn scan_batch(
         at += len;
     }
     if records.len() != head.records as usize {
-        return Err(Invalid("a batch has another number of records than it says"));
+        return Err(Invalid(
+            "a batch has another number of records than it says",
+        ));
     }
     visit(Visit::Batch {
         position: start as u32,

@@ -64,6 +64,11 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a file's name ends in a dot and this.
+pub(crate) fn has_suffix(name: &str, suffix: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, end)| end == suffix)
+}
+
 /// All bytes of a file.
 pub(crate) fn read_all(file: &dyn StorageFile) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.len()? as usize];

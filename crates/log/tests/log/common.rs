@@ -159,7 +159,10 @@ impl Log {
 
     /// All payloads that match, oldest first, read page by page.
     pub fn all(&mut self, filter: &str) -> Vec<String> {
-        self.walk(filter, 0, 7).into_iter().map(|(_, text)| text).collect()
+        self.walk(filter, 0, 7)
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect()
     }
 
     pub fn walk(&mut self, filter: &str, after: u64, page: usize) -> Vec<(u64, String)> {
@@ -178,7 +181,8 @@ impl Log {
     }
 
     pub fn advance(&mut self, span: Duration) {
-        self.clock.advance_ms(u64::try_from(span.as_millis()).unwrap());
+        self.clock
+            .advance_ms(u64::try_from(span.as_millis()).unwrap());
     }
 
     pub fn files(&self, suffix: &str) -> Vec<String> {
@@ -192,7 +196,10 @@ impl Log {
 
 pub fn request(filters: &[&str], from: ReadFrom) -> ReadRequest {
     ReadRequest {
-        filters: filters.iter().map(|f| TopicFilter::new(*f).unwrap()).collect(),
+        filters: filters
+            .iter()
+            .map(|f| TopicFilter::new(*f).unwrap())
+            .collect(),
         from,
         messages_max: 1_000,
         bytes_max: 1 << 20,

@@ -11,7 +11,13 @@ use super::common::*;
 #[test]
 fn what_is_published_is_read_in_order_by_any_filter() {
     let mut log = Log::new(config(1 << 20));
-    for (name, text) in [("a/x", "1"), ("b", "2"), ("a/y", "3"), ("a", "4"), ("a/x", "5")] {
+    for (name, text) in [
+        ("a/x", "1"),
+        ("b", "2"),
+        ("a/y", "3"),
+        ("a", "4"),
+        ("a/x", "5"),
+    ] {
         log.publish(name, text);
     }
     for (filters, expect) in [
@@ -66,7 +72,11 @@ fn everything_is_there_after_closing_and_after_a_kill() {
     assert!(log.files(".seg").len() > 2 && !log.files(".idx").is_empty());
     let before = log.walk("#", 0, 100);
     for round in 0..4 {
-        if round % 2 == 0 { log.reopen() } else { log.kill() }
+        if round % 2 == 0 {
+            log.reopen();
+        } else {
+            log.kill();
+        }
         assert_eq!(log.walk("#", 0, 100), before, "round {round}");
         assert_eq!(log.all("b").len(), 10);
         assert_eq!(log.core().epoch(), epoch);
@@ -203,7 +213,10 @@ fn an_offset_is_never_handed_out_twice_whatever_was_lost() {
                 1 => log.reopen(),
                 _ => log.kill(),
             }
-            assert!(log.core().head().0 >= highest, "{durability:?} round {round}");
+            assert!(
+                log.core().head().0 >= highest,
+                "{durability:?} round {round}"
+            );
         }
     }
 }
@@ -230,7 +243,11 @@ fn a_failed_sync_ends_writing_for_good_and_reading_goes_on() {
     let failed = |log: &mut Log| log.try_publish(vec![draft("t", "lost")]).unwrap_err();
     assert_eq!(failed(&mut log), PublishError::Failed);
     log.disk.set_faults(Faults::default());
-    assert_eq!(failed(&mut log), PublishError::Failed, "even if syncs work again");
+    assert_eq!(
+        failed(&mut log),
+        PublishError::Failed,
+        "even if syncs work again"
+    );
     assert!(matches!(log.core().health(), EngineHealth::Failed(_)));
     assert_eq!(log.all("t"), ["kept"]);
     log.crash(1);
@@ -246,20 +263,20 @@ fn a_full_disk_refuses_and_recovers_and_reading_goes_on() {
         capacity: Some(4_300),
         ..Faults::default()
     });
-    let long = "x".repeat(1_000);
+    let filling = "x".repeat(1_000);
     let mut stored = 1;
-    while log.try_publish(vec![draft("t", &long)]).is_ok() {
+    while log.try_publish(vec![draft("t", &filling)]).is_ok() {
         stored += 1;
         assert!(stored < 100);
     }
     assert_eq!(log.core().health(), EngineHealth::Full);
     for name in ["t", "new"] {
-        let refused = log.try_publish(vec![keyed(name, &long, "k")]);
+        let refused = log.try_publish(vec![keyed(name, &filling, "k")]);
         assert_eq!(refused.unwrap_err(), PublishError::StorageFull);
     }
     assert_eq!(log.all("#").len(), stored);
     log.disk.set_faults(Faults::default());
-    let receipt = log.publish_draft(keyed("t", &long, "k"));
+    let receipt = log.publish_draft(keyed("t", &filling, "k"));
     assert!(!receipt.replayed, "a refused key is not remembered");
     assert_eq!(receipt.cursor.offset.0, stored as u64 + 1);
     assert_eq!(log.core().health(), EngineHealth::Writable);
@@ -270,9 +287,9 @@ fn a_full_disk_refuses_and_recovers_and_reading_goes_on() {
 #[test]
 fn the_newest_of_a_topic_cost_no_reading_of_other_topics() {
     let mut log = Log::new(config(200_000));
-    let long = "x".repeat(1_000);
+    let filling = "x".repeat(1_000);
     for number in 0..1_000 {
-        log.publish("noise", &long);
+        log.publish("noise", &filling);
         if number % 100 == 0 {
             log.publish("quiet", &number.to_string());
         }
@@ -309,9 +326,57 @@ fn topics_are_listed_with_what_can_be_read() {
         let found: Vec<_> = page
             .topics
             .iter()
-            .map(|info| (info.topic.as_str(), info.messages, info.last.0, info.retained))
+            .map(|info| {
+                (
+                    info.topic.as_str(),
+                    info.messages,
+                    info.last.0,
+                    info.retained,
+                )
+            })
             .collect();
         assert_eq!(found, [("one", 1, 1, true), ("two", 2, 4, true)]);
         log.kill();
+    }
+}
+
+#[test]
+fn long_and_wide_segments_read_the_same_from_memory_and_from_index_files() {
+    let mut log = Log::new(config(100_000));
+    let mut published = Vec::new();
+    for number in 0..6_000usize {
+        let name = match number % 3 {
+            0 => "long".to_owned(),
+            1 => format!("wide/{:03}", number % 201),
+            _ => format!("other/{:03}", number % 201),
+        };
+        let offset = log.publish(&name, &number.to_string());
+        published.push((name, offset));
+    }
+    for round in 0..2 {
+        for (filter, page) in [
+            ("long", 10),
+            ("wide/#", 50),
+            ("#", 100),
+            ("+/007", 3),
+            ("+", 1_000),
+        ] {
+            let matching = TopicFilter::new(filter).unwrap();
+            let expect = published
+                .iter()
+                .filter(|(name, _)| matching.matches(&topic(name)));
+            let expect: Vec<u64> = expect.map(|(_, at)| *at).collect();
+            let read = log.walk(filter, 0, page).into_iter();
+            let read: Vec<u64> = read.map(|(at, _)| at).collect();
+            assert_eq!(read, expect, "{filter} round {round}");
+            let last = offsets(&log.page(&[filter], ReadFrom::Last(900)));
+            assert_eq!(
+                last,
+                expect[expect.len().saturating_sub(900)..],
+                "{filter} round {round}"
+            );
+        }
+        log.core().keep();
+        assert!(log.files(".idx").len() > 3);
     }
 }

@@ -1,6 +1,6 @@
 //! Torn tails, flipped bytes, wrong versions, and crashes at every step.
 
-use tidings_log::storage::{Faults, SimStorage};
+use tidings_log::storage::{Faults, SimStorage, Storage as _};
 use tidings_log::{LogConfig, LogCore, OpenError, verify};
 use tidings_ports::ReadError;
 
@@ -34,7 +34,8 @@ fn a_torn_tail_at_every_byte_of_the_last_batch_is_cut() {
     log.publish("t", "two");
     let name = &log.files(".seg")[0];
     let before = end_of(&log.disk.content(name).unwrap());
-    log.try_publish(vec![draft("t", "three"), draft("u", "four")]).unwrap();
+    log.try_publish(vec![draft("t", "three"), draft("u", "four")])
+        .unwrap();
     log.core = None;
     let content = log.disk.content(name).unwrap();
     let end = end_of(&content);
@@ -49,7 +50,11 @@ fn a_torn_tail_at_every_byte_of_the_last_batch_is_cut() {
             disk.set_content(name, torn);
             let mut other = on(disk, &log);
             assert_eq!(other.all("#"), ["one", "two"], "cut at {cut}");
-            assert_eq!(other.publish("t", "again"), 3, "the batch was never acknowledged");
+            assert_eq!(
+                other.publish("t", "again"),
+                3,
+                "the batch was never acknowledged"
+            );
             other.kill();
             assert_eq!(other.all("#"), ["one", "two", "again"], "cut at {cut}");
         }
@@ -74,7 +79,10 @@ fn a_flipped_byte_in_the_middle_is_refused_with_file_and_offset() {
         match open(&disk, &log) {
             Err(OpenError::Damaged { file, offset, .. }) => {
                 assert!(file.contains(&name));
-                assert!(offset <= at as u64 && at as u64 <= offset + 200, "{offset} {at}");
+                assert!(
+                    offset <= at as u64 && at as u64 <= offset + 200,
+                    "{offset} {at}"
+                );
             }
             Err(OpenError::UnknownVersion { .. }) if at < 12 => {}
             other => panic!("byte {at}: {other:?}"),
@@ -109,10 +117,12 @@ fn a_sealed_segment_with_a_flipped_byte_is_noticed_at_open_or_at_read() {
     assert!(at > 0 && at < 30);
     assert_eq!(log.core().stats().read_errors, 1);
     // After a crash opening finds it.
-    use tidings_log::storage::Storage as _;
     crashed.remove("clean").unwrap();
     let refused = open(&crashed, &log).unwrap_err();
-    assert!(matches!(&refused, OpenError::Damaged { file, .. } if file.contains(&name)), "{refused}");
+    assert!(
+        matches!(&refused, OpenError::Damaged { file, .. } if file.contains(&name)),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -124,10 +134,10 @@ fn a_payload_cannot_pose_as_a_batch() {
     });
     forger.publish("t", "x");
     forger.publish("t", "y");
-    let forged = forger.disk.content(&forger.files(".seg")[0]).unwrap();
+    let stolen = forger.disk.content(&forger.files(".seg")[0]).unwrap();
     let mut log = Log::new(config(1 << 16));
     let mut message = draft("t", "");
-    message.payload = forged[..end_of(&forged)].to_vec().into();
+    message.payload = stolen[..end_of(&stolen)].to_vec().into();
     log.publish_draft(message);
     let name = log.files(".seg")[0].clone();
     let mut content = log.disk.content(&name).unwrap();
@@ -149,14 +159,21 @@ fn an_unknown_version_and_another_logs_segment_are_refused() {
     content[8] = 99;
     disk.set_content(&name, content);
     let refused = open(&disk, &log).unwrap_err();
-    assert!(matches!(refused, OpenError::UnknownVersion { version: 99, .. }));
+    assert!(matches!(
+        refused,
+        OpenError::UnknownVersion { version: 99, .. }
+    ));
     let mut other = Log::new(LogConfig {
         seed: Some(8),
         ..config(1 << 16)
     });
     other.publish("t", "x");
-    log.disk.set_content(&name, other.disk.content(&name).unwrap());
-    assert!(matches!(open(&log.disk, &log), Err(OpenError::Foreign { .. })));
+    log.disk
+        .set_content(&name, other.disk.content(&name).unwrap());
+    assert!(matches!(
+        open(&log.disk, &log),
+        Err(OpenError::Foreign { .. })
+    ));
 }
 
 #[test]
@@ -187,7 +204,9 @@ fn a_crash_at_every_step_loses_nothing_that_was_acknowledged() {
         log.crash(step * 31);
         let find = |name: &str| {
             let found = acknowledged.iter().filter(|(known, ..)| *known == name);
-            found.map(|(_, at, text)| (*at, text.clone())).collect::<Vec<_>>()
+            found
+                .map(|(_, at, text)| (*at, text.clone()))
+                .collect::<Vec<_>>()
         };
         let expect = find("all");
         let read = log.walk("all", 0, 5);
@@ -195,7 +214,10 @@ fn a_crash_at_every_step_loses_nothing_that_was_acknowledged() {
         assert!(read.len() <= expect.len() + 1, "step {step}");
         if let Some((_, newest)) = find("two").last() {
             let read = log.all("two");
-            assert!(read.contains(newest), "step {step}: {read:?} lacks {newest}");
+            assert!(
+                read.contains(newest),
+                "step {step}: {read:?} lacks {newest}"
+            );
         }
         if let Some((_, _, text)) = acknowledged.last() {
             let from = tidings_ports::ReadFrom::Retained {
@@ -220,8 +242,14 @@ fn a_directory_is_locked_and_verified() {
     let second = LogCore::open(config.clone(), clock.clone()).unwrap_err();
     let text = second.to_string();
     assert!(text.contains(&std::process::id().to_string()), "{text}");
-    assert!(text.contains(&directory.path().display().to_string()), "{text}");
-    assert!(matches!(verify(directory.path()), Err(OpenError::Locked { .. })));
+    assert!(
+        text.contains(&directory.path().display().to_string()),
+        "{text}"
+    );
+    assert!(matches!(
+        verify(directory.path()),
+        Err(OpenError::Locked { .. })
+    ));
     core.close();
     let report = verify(directory.path()).unwrap();
     assert_eq!((report.messages, report.damaged.len()), (30, 0));

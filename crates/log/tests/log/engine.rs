@@ -81,7 +81,10 @@ fn commits_come_in_order_with_all_answers_and_can_be_read_at_once() {
         publisher.join().unwrap();
     }
     assert_eq!(last, Offset(800));
-    running.engine.read(request(&["t/+"], earliest(0)), REPLY).unwrap();
+    running
+        .engine
+        .read(request(&["t/+"], earliest(0)), REPLY)
+        .unwrap();
     let page = running.pages.recv().unwrap().unwrap();
     assert_eq!(offsets(&page), (1..=800).collect::<Vec<_>>());
     running.engine.close();
@@ -96,7 +99,10 @@ fn commits_come_in_order_with_all_answers_and_can_be_read_at_once() {
 fn a_replay_alone_is_answered_without_a_batch() {
     let running = run(&SimStorage::default(), config(10_000));
     for round in 0..2 {
-        running.engine.submit(submission(vec![keyed("t", "x", "k")])).unwrap();
+        running
+            .engine
+            .submit(submission(vec![keyed("t", "x", "k")]))
+            .unwrap();
         let commit = running.commits.recv().unwrap();
         assert_eq!(commit.batch.is_some(), round == 0);
         assert_eq!(receipts(commit).unwrap()[0].replayed, round == 1);
@@ -160,13 +166,19 @@ fn over_the_bound_is_busy_at_once() {
 fn after_a_failed_write_publishers_are_told_and_the_health_says_why() {
     let disk = SimStorage::default();
     let running = run(&disk, config(1 << 16));
-    running.engine.submit(submission(vec![draft("t", "x")])).unwrap();
+    running
+        .engine
+        .submit(submission(vec![draft("t", "x")]))
+        .unwrap();
     receipts(running.commits.recv().unwrap()).unwrap();
     disk.set_faults(Faults {
         syncs_left: Some(0),
         ..Faults::default()
     });
-    running.engine.submit(submission(vec![draft("t", "y")])).unwrap();
+    running
+        .engine
+        .submit(submission(vec![draft("t", "y")]))
+        .unwrap();
     let commit = running.commits.recv().unwrap();
     assert!(commit.batch.is_none());
     let Answer::Published(answer) = &commit.answers[0].1 else {
@@ -176,7 +188,10 @@ fn after_a_failed_write_publishers_are_told_and_the_health_says_why() {
     assert!(matches!(running.engine.health(), EngineHealth::Failed(why) if why.contains("sync")));
     let refused = running.engine.submit(submission(vec![draft("t", "z")]));
     assert_eq!(refused, Err(SubmitError::Failed));
-    running.engine.read(request(&["t"], earliest(0)), REPLY).unwrap();
+    running
+        .engine
+        .read(request(&["t"], earliest(0)), REPLY)
+        .unwrap();
     let page = running.pages.recv().unwrap().unwrap();
     assert_eq!(payloads(&page), ["x"]);
 }

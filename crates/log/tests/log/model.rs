@@ -127,16 +127,18 @@ fn check(log: &mut Log, model: &Model, kept_at: u64) -> Result<(), TestCaseError
         let filter_set = TopicFilter::new(filter).unwrap();
         for cursor in model.messages.iter().map(|m| m.offset).step_by(3) {
             let page = log.page(&[filter], resume(cursor));
-            let wanted = model.messages.iter().filter(|m| {
-                m.offset > cursor && filter_set.matches(&Topic::new(m.topic).unwrap())
-            });
+            let wanted = model
+                .messages
+                .iter()
+                .filter(|m| m.offset > cursor && filter_set.matches(&Topic::new(m.topic).unwrap()));
             let wanted: Vec<u64> = wanted.map(|m| m.offset).collect();
-            prop_assert!(page.gap.is_some() || offsets(&page) == wanted, "{filter} after {cursor}");
+            prop_assert!(
+                page.gap.is_some() || offsets(&page) == wanted,
+                "{filter} after {cursor}"
+            );
         }
     }
-    let from = ReadFrom::Retained {
-        after: Offset(0),
-    };
+    let from = ReadFrom::Retained { after: Offset(0) };
     prop_assert_eq!(texts(&log.page(&["#"], from)), model.retained());
     Ok(())
 }

@@ -7,9 +7,7 @@ use tidings_types::{Offset, Retention, Storage};
 
 use super::common::*;
 
-const RETAINED: ReadFrom = ReadFrom::Retained {
-    after: Offset(0),
-};
+const RETAINED: ReadFrom = ReadFrom::Retained { after: Offset(0) };
 
 #[test]
 fn a_topic_keeps_its_newest_exactly_and_the_gap_is_exact() {
@@ -30,11 +28,19 @@ fn a_topic_keeps_its_newest_exactly_and_the_gap_is_exact() {
             let own = published.iter().filter(|(known, _)| *known == name);
             let own: Vec<u64> = own.map(|(_, at)| *at).collect();
             let kept = &own[own.len().saturating_sub(3)..];
-            assert_eq!(offsets(&log.page(&[name], earliest(0))), kept, "after {number}");
+            assert_eq!(
+                offsets(&log.page(&[name], earliest(0))),
+                kept,
+                "after {number}"
+            );
             let lost = own.len().checked_sub(4).map_or(0, |at| own[at]);
             for cursor in 0..=number as u64 + 1 {
                 let page = log.page(&[name], resume(cursor));
-                assert_eq!(page.gap.is_some(), lost > cursor, "{name} {number} {cursor}");
+                assert_eq!(
+                    page.gap.is_some(),
+                    lost > cursor,
+                    "{name} {number} {cursor}"
+                );
                 if page.gap.is_some() {
                     assert_eq!(page.gap, Some(Offset(kept[0])));
                 }
@@ -48,7 +54,7 @@ fn a_topic_keeps_its_newest_exactly_and_the_gap_is_exact() {
 #[test]
 fn age_removes_and_the_files_go() {
     let mut config = config(700);
-    config.rules.default.age_max = Some(Duration::from_secs(60));
+    config.rules.default.age_max = Some(Duration::from_mins(1));
     let mut log = Log::new(config);
     for number in 0..40 {
         log.publish("t", &number.to_string());
@@ -57,7 +63,10 @@ fn age_removes_and_the_files_go() {
     log.core().keep();
     assert_eq!(log.all("t").first().unwrap(), "29");
     let page = log.page(&["t"], resume(10));
-    assert_eq!((page.gap, page.gap_storage), (Some(Offset(30)), Storage::Durable));
+    assert_eq!(
+        (page.gap, page.gap_storage),
+        (Some(Offset(30)), Storage::Durable)
+    );
     assert!(log.page(&["t"], resume(29)).gap.is_none());
     assert!(log.files(".seg").len() < 6);
     log.kill();
@@ -121,7 +130,7 @@ fn a_memory_class_is_bounded_too() {
 #[test]
 fn the_retained_message_outlives_retention_restarts_and_compaction() {
     let mut config = config(700);
-    config.rules.default.age_max = Some(Duration::from_secs(60));
+    config.rules.default.age_max = Some(Duration::from_mins(1));
     let mut log = Log::new(config);
     log.publish_draft(retained("r/a", "keep me"));
     log.publish_draft(retained("r/b", "replaced"));
@@ -150,7 +159,7 @@ fn the_retained_message_outlives_retention_restarts_and_compaction() {
 #[test]
 fn a_cleared_retained_message_never_comes_back() {
     let mut config = config(700);
-    config.rules.default.age_max = Some(Duration::from_secs(60));
+    config.rules.default.age_max = Some(Duration::from_mins(1));
     rule(&mut config, "forever", keep_all());
     let mut log = Log::new(config);
     log.publish_draft(retained("r", "old"));

@@ -1,5 +1,7 @@
 //! `docs/configuration.md`, from the option table.
 
+use std::fmt::{self, Write as _};
+
 use super::Config;
 use super::layers::OTHER_VARIABLES;
 use super::options::{Flag, OPTIONS, OptionSpec, SECTIONS};
@@ -31,7 +33,7 @@ On SIGHUP the server reads the file again, applies the options that are marked *
 need a restart.
 ";
 
-const RULES: &str = r##"
+const RULES: &str = r#"
 ## `[[retention]]`
 
 What is kept, by topic. The first rule that matches a topic decides; `[retention_default]` is for the others, and
@@ -53,29 +55,39 @@ per_topic_max = 1
 | key | value | |
 |---|---|---|
 | `topics` | topic filter | The topics that the rule is for; `+` is any one level, `#` the rest. |
-"##;
+"#;
 
 /// The text of `docs/configuration.md`.
 #[must_use]
 pub fn docs() -> String {
     let mut out = HEAD.to_owned();
-    for (section, about) in SECTIONS {
-        out.push_str(&format_section(section, about));
-        if *section == "retention_default" {
-            out.push_str(&format_rules());
-        }
-    }
-    out.push_str("\n## Other environment variables\n\n| variable | |\n|---|---|\n");
-    for (name, about) in OTHER_VARIABLES {
-        out.push_str(&format!("| `{name}` | {} |\n", sentence(about)));
-    }
+    write_tables(&mut out).expect("a String takes every write");
     out
 }
 
-fn format_section(section: &str, about: &str) -> String {
-    let mut out = format!(
-        "\n## `[{section}]`\n\n{about}\n\n| key | value | default | flag | | |\n|---|---|---|---|---|---|\n"
-    );
+fn write_tables(out: &mut String) -> fmt::Result {
+    for (section, about) in SECTIONS {
+        write_section(out, section, about)?;
+        if *section == "retention_default" {
+            write_rules(out)?;
+        }
+    }
+    writeln!(
+        out,
+        "\n## Other environment variables\n\n| variable | |\n|---|---|"
+    )?;
+    for (name, about) in OTHER_VARIABLES {
+        writeln!(out, "| `{name}` | {} |", sentence(about))?;
+    }
+    Ok(())
+}
+
+fn write_section(out: &mut String, section: &str, about: &str) -> fmt::Result {
+    writeln!(out, "\n## `[{section}]`\n\n{about}\n")?;
+    writeln!(
+        out,
+        "| key | value | default | flag | | |\n|---|---|---|---|---|---|"
+    )?;
     let mut defaults = Config::default();
     for spec in OPTIONS {
         let (of, name) = spec.section_and_name();
@@ -83,28 +95,27 @@ fn format_section(section: &str, about: &str) -> String {
             continue;
         }
         let slot = (spec.slot)(&mut defaults);
-        out.push_str(&format!(
-            "| `{name}` | {} | `{}` | {} | {} | {} |\n",
-            escaped(&slot.kind()),
-            slot.toml(),
-            escaped(&flags(spec)),
-            if spec.reloadable { "*reload*" } else { "" },
-            escaped(spec.doc),
-        ));
+        let (kind, default, flags) = (escaped(&slot.kind()), slot.toml(), escaped(&flags(spec)));
+        let reload = if spec.reloadable { "*reload*" } else { "" };
+        let doc = escaped(spec.doc);
+        writeln!(
+            out,
+            "| `{name}` | {kind} | `{default}` | {flags} | {reload} | {doc} |"
+        )?;
     }
-    out
+    Ok(())
 }
 
-fn format_rules() -> String {
-    let mut out = RULES.to_owned();
+fn write_rules(out: &mut String) -> fmt::Result {
+    out.push_str(RULES);
     let mut defaults = Config::default();
     for (name, _) in FIELDS {
         if let Some(spec) = default_of(name) {
             let kind = escaped(&(spec.slot)(&mut defaults).kind());
-            out.push_str(&format!("| `{name}` | {kind} | {} |\n", escaped(spec.doc)));
+            writeln!(out, "| `{name}` | {kind} | {} |", escaped(spec.doc))?;
         }
     }
-    out
+    Ok(())
 }
 
 fn flags(spec: &OptionSpec) -> String {

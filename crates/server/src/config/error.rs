@@ -143,7 +143,7 @@ impl Reason {
                 "write scheme, host and port and nothing behind them: https://app.example:8443".to_owned()
             }
             Self::NotAFilter(_) => return None,
-            Self::NoTopics => r##"add topics = "chat/#""##.to_owned(),
+            Self::NoTopics => r#"add topics = "chat/#""#.to_owned(),
             Self::NeverMatches { .. } => "remove it, or move it above the other rule".to_owned(),
             Self::SetTwice { .. } => "keep one of them".to_owned(),
             Self::NotAnAssignment => "write --set key=value".to_owned(),

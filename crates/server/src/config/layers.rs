@@ -16,16 +16,10 @@ use super::retention;
 use super::toml_file::{self, FileEntries};
 
 /// Environment variables of Tidings that are not options.
-pub const OTHER_VARIABLES: &[(&str, &str)] = &[
-    (
-        "TIDINGS_CONFIG",
-        "the configuration file, where `--config` is not given",
-    ),
-    (
-        "TIDINGS_URL",
-        "the server that `tidings pub`, `sub` and `bench` talk to",
-    ),
-];
+pub const OTHER_VARIABLES: &[(&str, &str)] = &[(
+    "TIDINGS_CONFIG",
+    "the configuration file, where `--config` is not given",
+)];
 
 /// Where a value came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

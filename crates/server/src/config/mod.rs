@@ -74,6 +74,10 @@ pub enum LogLevel {
 ///
 /// Made by [`Inputs::load`]; `Config::default()` is what `tidings serve` runs with when nothing is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an operator's switch of its own, not a state"
+)]
 pub struct Config {
     /// Where HTTP listens; `None` is nowhere.
     pub http: Option<SocketAddr>,

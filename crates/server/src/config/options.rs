@@ -137,71 +137,353 @@ pub static SECTIONS: &[(&str, &str)] = &[
 
 /// Every option, section by section.
 pub static OPTIONS: &[OptionSpec] = &[
-    option("http.listen", "Where HTTP listens.", |c| Slot::Listener(&mut c.http))
-        .flags(&[Flag::Value { long: "http", name: "ADDR|off" }]),
-    option("http.cors_origins", "Pages of these origins may use the HTTP API from a browser; `*` is any.", |c| Slot::Origins(&mut c.cors_origins))
-        .flags(&[Flag::Value { long: "cors-origin", name: "ORIGIN" }])
-        .reloadable(),
-    option("http.compression", "Compress answers for clients that ask for it (gzip, br, zstd).", |c| Slot::Flag(&mut c.http_compression)),
-    option("sse.gzip", "Compress event streams for clients that ask for it, with a flush after each event.", |c| Slot::Flag(&mut c.sse_gzip)),
-    option("websocket.compression", "Agree to permessage-deflate.", |c| Slot::Flag(&mut c.websocket_compression)),
-    option("websocket.origins", "Pages of these origins may open a WebSocket, besides the server's own; `*` is any.", |c| Slot::Origins(&mut c.websocket_origins))
-        .reloadable(),
-    option("page.enabled", "Serve the built-in page at `/`.", |c| Slot::Flag(&mut c.page)),
-    option("log.dir", "The directory of the log, or `memory` to keep it in memory until the server stops (`./memory` is a directory of that name).", |c| Slot::Place(&mut c.data))
-        .flags(&[Flag::Value { long: "data", name: "DIR" }, Flag::Word { long: "memory", value: "memory" }]),
-    option("log.durability", "When a publish is answered: `sync` once the message is on the disk (survives a power cut), `os` once the operating system has it (survives a crash of the server, not a power cut).", |c| Slot::Choice(&mut c.durability))
-        .flags(&[Flag::Value { long: "durability", name: "sync|os" }]),
-    option("log.segment_bytes", "The size at which a file of the log is closed and the next one begun.", |c| Slot::Bytes((&mut c.segment_bytes).into()))
-        .range(4 * KIB, 2 * GIB),
-    option("retention_default.storage", "Where messages are kept: `durable` on the disk, `memory` until the server stops, `none` for live subscribers only.", |c| Slot::Choice(&mut c.retention.default.storage)),
-    option("retention_default.age_max", "How long a message is kept.", |c| Slot::SpanOrOff(&mut c.retention.default.age_max))
-        .range(1_000, 100 * 366 * DAY),
-    option("retention_default.bytes_max", "How many bytes are kept, over all topics of the rule together.", |c| Slot::BytesOrOff(&mut c.retention.default.bytes_max)),
-    option("retention_default.per_topic_max", "How many messages of each topic are kept.", |c| Slot::CountOrOff(&mut c.retention.default.per_topic_max)),
-    option("server.shards", "Event loops; 0 is one for each core.", |c| Slot::Count((&mut c.shards).into()))
-        .flags(&[Flag::Value { long: "shards", name: "N" }])
-        .range(0, 1_024),
-    option("server.shutdown_ms", "The time over which a shutdown spreads its goodbyes.", |c| Slot::Span(&mut c.drain))
-        .range(0, HOUR)
-        .reloadable(),
-    option("server.allow_anonymous", "Let other machines connect without credentials.", |c| Slot::Flag(&mut c.allow_anonymous))
-        .flags(&[Flag::Word { long: "allow-anonymous", value: "true" }]),
-    option("log_output.format", "One event as a line for humans, or as a JSON object; `auto` is human on a terminal and JSON otherwise.", |c| Slot::Choice(&mut c.log_format)),
-    option("log_output.level", "The least severe events to write.", |c| Slot::Choice(&mut c.log_level))
-        .flags(&[Flag::Value { long: "log-level", name: "LEVEL" }])
-        .reloadable(),
-    option("limits.message_bytes_max", "The payload of one message.", |c| Slot::Bytes((&mut c.limits.message_bytes_max).into())).flags(&[Flag::Value { long: "max-message-bytes", name: "N" }]).range(1, 256 * MIB),
-    option("limits.message_headers_max", "User properties of one message: how many.", |c| Slot::Count((&mut c.limits.message_headers_max).into())).range(0, 1_000),
-    option("limits.message_header_bytes_max", "User properties of one message: names and values together.", |c| Slot::Bytes((&mut c.limits.message_header_bytes_max).into())).range(0, MIB),
-    option("limits.key_bytes_max", "An idempotency key.", |c| Slot::Bytes((&mut c.limits.key_bytes_max).into())).range(1, 4 * KIB),
-    option("limits.batch_messages_max", "The messages of one batch.", |c| Slot::Count((&mut c.limits.batch_messages_max).into())).range(1, 100_000),
-    option("limits.batch_bytes_max", "The body of one batch request.", |c| Slot::Bytes((&mut c.limits.batch_bytes_max).into())).range(1, GIB),
-    option("limits.request_head_bytes_max", "The line and the headers of one HTTP request.", |c| Slot::Bytes((&mut c.limits.request_head_bytes_max).into())).range(KIB, MIB),
-    option("limits.handshake_ms_max", "From the start of a connection, or of a request, to the end of its head.", |c| Slot::Millis((&mut c.limits.handshake_ms_max).into())).range(100, HOUR),
-    option("limits.request_body_ms_max", "From the end of a request's head to the end of its body.", |c| Slot::Millis((&mut c.limits.request_body_ms_max).into())).range(100, HOUR),
-    option("limits.idle_ms_max", "How long an HTTP connection is kept without a request.", |c| Slot::Millis((&mut c.limits.idle_ms_max).into())).range(100, DAY),
-    option("limits.http2_streams_max", "Streams that one HTTP/2 connection may have open.", |c| Slot::Count((&mut c.limits.http2_streams_max).into())).range(1, 65_535),
-    option("limits.filters_per_subscription_max", "Topic filters in one subscription.", |c| Slot::Count((&mut c.limits.filters_per_subscription_max).into())).range(1, 100_000),
-    option("limits.subscriptions_per_connection_max", "Subscriptions of one connection.", |c| Slot::Count((&mut c.limits.subscriptions_per_connection_max).into())).range(1, 1_000_000),
-    option("limits.publishes_in_flight_max", "Publishes of one connection that wait for their receipt; over it the connection is not read.", |c| Slot::Count((&mut c.limits.publishes_in_flight_max).into())).range(1, 65_535),
-    option("limits.outbox_bytes_max", "Bytes that wait for one peer; over it its subscriptions read the log instead of memory.", |c| Slot::Bytes((&mut c.limits.outbox_bytes_max).into())).range(4 * KIB, GIB),
-    option("limits.inbox_batches_max", "Committed batches that wait for one shard; over it the shard reads the log.", |c| Slot::Count((&mut c.limits.inbox_batches_max).into())).range(1, 1_000_000),
-    option("limits.inbox_bytes_max", "Bytes of committed messages that wait for one shard; over it the shard reads the log.", |c| Slot::Bytes((&mut c.limits.inbox_bytes_max).into())).range(64 * KIB, 64 * GIB),
-    option("limits.tail_bytes_max", "The newest messages that stay in memory, for catching up without the log; 0 keeps none.", |c| Slot::Bytes((&mut c.limits.tail_bytes_max).into())).range(0, 64 * GIB),
-    option("limits.submit_messages_max", "Messages that wait for the log; over it publishers are told `busy`.", |c| Slot::Count((&mut c.limits.submit_messages_max).into())).range(1, 10_000_000),
-    option("limits.submit_bytes_max", "Bytes that wait for the log; over it publishers are told `busy`.", |c| Slot::Bytes((&mut c.limits.submit_bytes_max).into())).range(64 * KIB, 64 * GIB),
-    option("limits.reads_max", "Reads that wait for the log, over all subscriptions.", |c| Slot::Count((&mut c.limits.reads_max).into())).range(1, 1_000_000),
-    option("limits.page_messages_max", "Messages of one page read from the log.", |c| Slot::Count((&mut c.limits.page_messages_max).into())).range(1, 100_000),
-    option("limits.page_bytes_max", "Bytes of one page read from the log; a page holds one message in any case.", |c| Slot::Bytes((&mut c.limits.page_bytes_max).into())).range(KIB, GIB),
-    option("limits.last_messages_max", "The `N` of `last=N`.", |c| Slot::Count((&mut c.limits.last_messages_max).into())).range(1, 1_000_000_000),
-    option("limits.poll_wait_ms_max", "The longest `wait` of a long-poll.", |c| Slot::Millis((&mut c.limits.poll_wait_ms_max).into())).range(0, HOUR),
-    option("limits.topics_max", "Topics that the log knows; a publish to one more is refused.", |c| Slot::Count((&mut c.limits.topics_max).into())).range(1, 1_000_000_000),
-    option("limits.keys_max", "Idempotency keys that are remembered; over it the oldest are forgotten early.", |c| Slot::Count((&mut c.limits.keys_max).into())).range(1, 1_000_000_000),
-    option("limits.key_window_ms", "How long an idempotency key is remembered.", |c| Slot::Millis((&mut c.limits.key_window_ms).into())).range(1_000, 30 * DAY),
-    option("limits.connections_max", "Connections in all; the open-file limit of the process may lower it.", |c| Slot::Count((&mut c.limits.connections_max).into())).range(1, 10_000_000),
-    option("limits.connections_per_address_max", "Connections from one address; 0 is no limit.", |c| Slot::Count((&mut c.limits.connections_per_address_max).into())).range(0, 10_000_000),
-    option("limits.heartbeat_ms", "The time between two heartbeats to a peer, before jitter.", |c| Slot::Millis((&mut c.limits.heartbeat_ms).into())).range(100, HOUR),
-    option("limits.silence_ms_max", "A WebSocket peer that sent nothing for this long, not even a pong, is dead.", |c| Slot::Millis((&mut c.limits.silence_ms_max).into())).range(200, DAY),
-    option("limits.close_ms_max", "From a close frame, or the last byte of a farewell, until the socket is closed.", |c| Slot::Millis((&mut c.limits.close_ms_max).into())).range(10, HOUR),
+    option("http.listen", "Where HTTP listens.", |c| {
+        Slot::Listener(&mut c.http)
+    })
+    .flags(&[Flag::Value {
+        long: "http",
+        name: "ADDR|off",
+    }]),
+    option(
+        "http.cors_origins",
+        "Pages of these origins may use the HTTP API from a browser; \
+         `https://*.example.org` is every host below, `*` is any.",
+        |c| Slot::Origins(&mut c.cors_origins),
+    )
+    .flags(&[Flag::Value {
+        long: "cors-origin",
+        name: "ORIGIN",
+    }])
+    .reloadable(),
+    option(
+        "http.compression",
+        "Compress answers for clients that ask for it (gzip, br, zstd).",
+        |c| Slot::Flag(&mut c.http_compression),
+    ),
+    option(
+        "sse.gzip",
+        "Compress event streams for clients that ask for it, with a flush after each event.",
+        |c| Slot::Flag(&mut c.sse_gzip),
+    ),
+    option(
+        "websocket.compression",
+        "Agree to permessage-deflate.",
+        |c| Slot::Flag(&mut c.websocket_compression),
+    ),
+    option(
+        "websocket.origins",
+        "Pages of these origins may open a WebSocket, besides the server's own; \
+         `https://*.example.org` is every host below, `*` is any.",
+        |c| Slot::Origins(&mut c.websocket_origins),
+    )
+    .reloadable(),
+    option("page.enabled", "Serve the built-in page at `/`.", |c| {
+        Slot::Flag(&mut c.page)
+    }),
+    option(
+        "log.dir",
+        "The directory of the log, or `memory` to keep it in memory until the server stops \
+         (`./memory` is a directory of that name).",
+        |c| Slot::Place(&mut c.data),
+    )
+    .flags(&[
+        Flag::Value {
+            long: "data",
+            name: "DIR",
+        },
+        Flag::Word {
+            long: "memory",
+            value: "memory",
+        },
+    ]),
+    option(
+        "log.durability",
+        "When a publish is answered: `sync` once the message is on the disk (survives a power \
+         cut), `os` once the operating system has it (survives a crash of the server, not a \
+         power cut).",
+        |c| Slot::Choice(&mut c.durability),
+    )
+    .flags(&[Flag::Value {
+        long: "durability",
+        name: "sync|os",
+    }]),
+    option(
+        "log.segment_bytes",
+        "The size at which a file of the log is closed and the next one begun.",
+        |c| Slot::Bytes((&mut c.segment_bytes).into()),
+    )
+    .range(4 * KIB, 2 * GIB),
+    option(
+        "retention_default.storage",
+        "Where messages are kept: `durable` on the disk, `memory` until the server stops, \
+         `none` for live subscribers only.",
+        |c| Slot::Choice(&mut c.retention.default.storage),
+    ),
+    option(
+        "retention_default.age_max",
+        "How long a message is kept.",
+        |c| Slot::SpanOrOff(&mut c.retention.default.age_max),
+    )
+    .range(1_000, 100 * 366 * DAY),
+    option(
+        "retention_default.bytes_max",
+        "How many bytes are kept, over all topics of the rule together.",
+        |c| Slot::BytesOrOff(&mut c.retention.default.bytes_max),
+    ),
+    option(
+        "retention_default.per_topic_max",
+        "How many messages of each topic are kept.",
+        |c| Slot::CountOrOff(&mut c.retention.default.per_topic_max),
+    ),
+    option(
+        "server.shards",
+        "Event loops; 0 is one for each core.",
+        |c| Slot::Count((&mut c.shards).into()),
+    )
+    .flags(&[Flag::Value {
+        long: "shards",
+        name: "N",
+    }])
+    .range(0, 1_024),
+    option(
+        "server.shutdown_ms",
+        "The time over which a shutdown spreads its goodbyes.",
+        |c| Slot::Span(&mut c.drain),
+    )
+    .range(0, HOUR)
+    .reloadable(),
+    option(
+        "server.allow_anonymous",
+        "Let other machines connect without credentials.",
+        |c| Slot::Flag(&mut c.allow_anonymous),
+    )
+    .flags(&[Flag::Word {
+        long: "allow-anonymous",
+        value: "true",
+    }]),
+    option(
+        "log_output.format",
+        "One event as a line for humans, or as a JSON object; `auto` is human on a terminal \
+         and JSON otherwise.",
+        |c| Slot::Choice(&mut c.log_format),
+    ),
+    option(
+        "log_output.level",
+        "The least severe events to write.",
+        |c| Slot::Choice(&mut c.log_level),
+    )
+    .flags(&[Flag::Value {
+        long: "log-level",
+        name: "LEVEL",
+    }])
+    .reloadable(),
+    option(
+        "limits.message_bytes_max",
+        "The payload of one message.",
+        |c| Slot::Bytes((&mut c.limits.message_bytes_max).into()),
+    )
+    .flags(&[Flag::Value {
+        long: "max-message-bytes",
+        name: "N",
+    }])
+    .range(1, 256 * MIB),
+    option(
+        "limits.message_headers_max",
+        "User properties of one message: how many.",
+        |c| Slot::Count((&mut c.limits.message_headers_max).into()),
+    )
+    .range(0, 1_000),
+    option(
+        "limits.message_header_bytes_max",
+        "User properties of one message: names and values together.",
+        |c| Slot::Bytes((&mut c.limits.message_header_bytes_max).into()),
+    )
+    .range(0, MIB),
+    option("limits.key_bytes_max", "An idempotency key.", |c| {
+        Slot::Bytes((&mut c.limits.key_bytes_max).into())
+    })
+    .range(1, 4 * KIB),
+    option(
+        "limits.batch_messages_max",
+        "The messages of one batch.",
+        |c| Slot::Count((&mut c.limits.batch_messages_max).into()),
+    )
+    .range(1, 100_000),
+    option(
+        "limits.batch_bytes_max",
+        "The body of one batch request.",
+        |c| Slot::Bytes((&mut c.limits.batch_bytes_max).into()),
+    )
+    .range(1, GIB),
+    option(
+        "limits.request_head_bytes_max",
+        "The line and the headers of one HTTP request.",
+        |c| Slot::Bytes((&mut c.limits.request_head_bytes_max).into()),
+    )
+    .range(KIB, MIB),
+    option(
+        "limits.handshake_ms_max",
+        "From the start of a connection, or of a request, to the end of its head.",
+        |c| Slot::Millis((&mut c.limits.handshake_ms_max).into()),
+    )
+    .range(100, HOUR),
+    option(
+        "limits.request_body_ms_max",
+        "From the end of a request's head to the end of its body.",
+        |c| Slot::Millis((&mut c.limits.request_body_ms_max).into()),
+    )
+    .range(100, HOUR),
+    option(
+        "limits.idle_ms_max",
+        "How long an HTTP connection is kept without a request.",
+        |c| Slot::Millis((&mut c.limits.idle_ms_max).into()),
+    )
+    .range(100, DAY),
+    option(
+        "limits.http2_streams_max",
+        "Streams that one HTTP/2 connection may have open.",
+        |c| Slot::Count((&mut c.limits.http2_streams_max).into()),
+    )
+    .range(1, 65_535),
+    option(
+        "limits.filters_per_subscription_max",
+        "Topic filters in one subscription.",
+        |c| Slot::Count((&mut c.limits.filters_per_subscription_max).into()),
+    )
+    .range(1, 100_000),
+    option(
+        "limits.subscriptions_per_connection_max",
+        "Subscriptions of one connection.",
+        |c| Slot::Count((&mut c.limits.subscriptions_per_connection_max).into()),
+    )
+    .range(1, 1_000_000),
+    option(
+        "limits.publishes_in_flight_max",
+        "Publishes of one connection that wait for their receipt; over it the connection is \
+         not read.",
+        |c| Slot::Count((&mut c.limits.publishes_in_flight_max).into()),
+    )
+    .range(1, 65_535),
+    option(
+        "limits.outbox_bytes_max",
+        "Bytes that wait for one peer; over it its subscriptions read the log instead of \
+         memory.",
+        |c| Slot::Bytes((&mut c.limits.outbox_bytes_max).into()),
+    )
+    .range(4 * KIB, GIB),
+    option(
+        "limits.inbox_batches_max",
+        "Committed batches that wait for one shard; over it the shard reads the log.",
+        |c| Slot::Count((&mut c.limits.inbox_batches_max).into()),
+    )
+    .range(1, 1_000_000),
+    option(
+        "limits.inbox_bytes_max",
+        "Bytes of committed messages that wait for one shard; over it the shard reads the \
+         log.",
+        |c| Slot::Bytes((&mut c.limits.inbox_bytes_max).into()),
+    )
+    .range(64 * KIB, 64 * GIB),
+    option(
+        "limits.tail_bytes_max",
+        "The newest messages that stay in memory, for catching up without the log; 0 keeps \
+         none.",
+        |c| Slot::Bytes((&mut c.limits.tail_bytes_max).into()),
+    )
+    .range(0, 64 * GIB),
+    option(
+        "limits.submit_messages_max",
+        "Messages that wait for the log; over it publishers are told `busy`.",
+        |c| Slot::Count((&mut c.limits.submit_messages_max).into()),
+    )
+    .range(1, 10_000_000),
+    option(
+        "limits.submit_bytes_max",
+        "Bytes that wait for the log; over it publishers are told `busy`.",
+        |c| Slot::Bytes((&mut c.limits.submit_bytes_max).into()),
+    )
+    .range(64 * KIB, 64 * GIB),
+    option(
+        "limits.reads_max",
+        "Reads that wait for the log, over all subscriptions.",
+        |c| Slot::Count((&mut c.limits.reads_max).into()),
+    )
+    .range(1, 1_000_000),
+    option(
+        "limits.page_messages_max",
+        "Messages of one page read from the log.",
+        |c| Slot::Count((&mut c.limits.page_messages_max).into()),
+    )
+    .range(1, 100_000),
+    option(
+        "limits.page_bytes_max",
+        "Bytes of one page read from the log; a page holds one message in any case.",
+        |c| Slot::Bytes((&mut c.limits.page_bytes_max).into()),
+    )
+    .range(KIB, GIB),
+    option("limits.last_messages_max", "The `N` of `last=N`.", |c| {
+        Slot::Count((&mut c.limits.last_messages_max).into())
+    })
+    .range(1, 1_000_000_000),
+    option(
+        "limits.poll_wait_ms_max",
+        "The longest `wait` of a long-poll.",
+        |c| Slot::Millis((&mut c.limits.poll_wait_ms_max).into()),
+    )
+    .range(0, HOUR),
+    option(
+        "limits.topics_max",
+        "Topics that the log knows; a publish to one more is refused.",
+        |c| Slot::Count((&mut c.limits.topics_max).into()),
+    )
+    .range(1, 1_000_000_000),
+    option(
+        "limits.keys_max",
+        "Idempotency keys that are remembered; over it the oldest are forgotten early.",
+        |c| Slot::Count((&mut c.limits.keys_max).into()),
+    )
+    .range(1, 1_000_000_000),
+    option(
+        "limits.key_window_ms",
+        "How long an idempotency key is remembered.",
+        |c| Slot::Millis((&mut c.limits.key_window_ms).into()),
+    )
+    .range(1_000, 30 * DAY),
+    option(
+        "limits.connections_max",
+        "Connections in all; the open-file limit of the process may lower it.",
+        |c| Slot::Count((&mut c.limits.connections_max).into()),
+    )
+    .range(1, 10_000_000),
+    option(
+        "limits.connections_per_address_max",
+        "Connections from one address; 0 is no limit.",
+        |c| Slot::Count((&mut c.limits.connections_per_address_max).into()),
+    )
+    .range(0, 10_000_000),
+    option(
+        "limits.heartbeat_ms",
+        "The time between two heartbeats to a peer, before jitter.",
+        |c| Slot::Millis((&mut c.limits.heartbeat_ms).into()),
+    )
+    .range(100, HOUR),
+    option(
+        "limits.silence_ms_max",
+        "A WebSocket peer that sent nothing for this long, not even a pong, is dead.",
+        |c| Slot::Millis((&mut c.limits.silence_ms_max).into()),
+    )
+    .range(200, DAY),
+    option(
+        "limits.stall_ms_max",
+        "A peer that takes none of the bytes that wait for it for this long is cut off; it \
+         can resume.",
+        |c| Slot::Millis((&mut c.limits.stall_ms_max).into()),
+    )
+    .range(1_000, DAY),
+    option(
+        "limits.close_ms_max",
+        "From a close frame, or the last byte of a farewell, until the socket is closed.",
+        |c| Slot::Millis((&mut c.limits.close_ms_max).into()),
+    )
+    .range(10, HOUR),
 ];

@@ -1,57 +1,46 @@
 //! `--print-config`: the whole configuration as a file that would give it again, with the source of each value.
 
-use super::Config;
+use std::fmt::{self, Write as _};
+
 use super::given::quoted;
-use super::layers::Loaded;
+use super::layers::{Loaded, Source};
 use super::options::{OPTIONS, SECTIONS};
 use super::retention::FIELDS;
 
 /// The configuration as TOML; behind each value a comment says where it came from.
 #[must_use]
 pub fn print(loaded: &Loaded) -> String {
-    let mut config = loaded.config.clone();
     let mut out = String::from("# every option with its value, and where that came from\n");
-    for (section, _) in SECTIONS {
-        print_section(&mut out, section, &mut config, loaded);
-    }
-    for (index, (filter, retention)) in loaded.config.retention.rules.iter().enumerate() {
-        let source = loaded
-            .provenance
-            .rules
-            .get(index)
-            .cloned()
-            .unwrap_or_default();
-        let source = one_line(&source.to_string());
-        push(&mut out, &format!("\n[[retention]] # {source}\n"));
-        push(&mut out, &format!("topics = {}\n", quoted(filter.as_str())));
-        let mut retention = *retention;
-        for (name, slot) in FIELDS {
-            push(
-                &mut out,
-                &format!("{name} = {}\n", slot(&mut retention).toml()),
-            );
-        }
-    }
+    write_all(&mut out, loaded).expect("a String takes every write");
     out
 }
 
-fn print_section(out: &mut String, section: &str, config: &mut Config, loaded: &Loaded) {
-    push(out, &format!("\n[{section}]\n"));
-    for spec in OPTIONS {
-        let (of, name) = spec.section_and_name();
-        if of == section {
-            let value = (spec.slot)(config).toml();
-            let source = one_line(&loaded.provenance.of(spec.key).to_string());
-            push(out, &format!("{name} = {value} # {source}\n"));
+fn write_all(out: &mut String, loaded: &Loaded) -> fmt::Result {
+    let mut config = loaded.config.clone();
+    for (section, _) in SECTIONS {
+        writeln!(out, "\n[{section}]")?;
+        for spec in OPTIONS {
+            let (of, name) = spec.section_and_name();
+            if of == *section {
+                let value = (spec.slot)(&mut config).toml();
+                let source = one_line(loaded.provenance.of(spec.key));
+                writeln!(out, "{name} = {value} # {source}")?;
+            }
         }
     }
+    let rules = loaded.config.retention.rules.iter();
+    for ((filter, retention), source) in rules.zip(&loaded.provenance.rules) {
+        writeln!(out, "\n[[retention]] # {}", one_line(source))?;
+        writeln!(out, "topics = {}", quoted(filter.as_str()))?;
+        let mut retention = *retention;
+        for (name, slot) in FIELDS {
+            writeln!(out, "{name} = {}", slot(&mut retention).toml())?;
+        }
+    }
+    Ok(())
 }
 
 /// A comment ends at the line's end, and a path may hold one.
-fn one_line(text: &str) -> String {
-    text.replace(char::is_control, "?")
-}
-
-fn push(out: &mut String, text: &str) {
-    out.push_str(text);
+fn one_line(source: &Source) -> String {
+    source.to_string().replace(char::is_control, "?")
 }

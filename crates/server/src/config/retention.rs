@@ -73,19 +73,17 @@ pub fn rule(
 
 fn topics(given: &Given) -> Result<TopicFilter, Reason> {
     let text = given.text().ok_or_else(|| Reason::WrongType {
-        expected: r##"one topic filter as text: "chat/#""##.to_owned(),
+        expected: r#"one topic filter as text: "chat/#""#.to_owned(),
     })?;
     TopicFilter::new(text).map_err(Reason::NotAFilter)
 }
 
 fn field(entry: &Entry, retention: &mut Retention) -> Result<(), Reason> {
     let known = FIELDS.iter().find(|(name, _)| *name == entry.key);
-    match (known, default_of(&entry.key)) {
-        (Some((_, slot)), Some(spec)) => slot(retention).set(&entry.given, spec.range),
-        _ => {
-            let names = FIELDS.iter().map(|(name, _)| *name).chain(["topics"]);
-            let nearest = nearest(&entry.key, names).map(str::to_owned);
-            Err(Reason::UnknownKey { nearest })
-        }
+    if let (Some((_, slot)), Some(spec)) = (known, default_of(&entry.key)) {
+        return slot(retention).set(&entry.given, spec.range);
     }
+    let names = FIELDS.iter().map(|(name, _)| *name).chain(["topics"]);
+    let nearest = nearest(&entry.key, names).map(str::to_owned);
+    Err(Reason::UnknownKey { nearest })
 }

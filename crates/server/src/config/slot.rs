@@ -350,28 +350,32 @@ fn data_place(given: &Given) -> Option<DataPlace> {
     }
 }
 
-/// An origin as a browser sends it (RFC 6454, 6.2): scheme, host, port if it is not the scheme's own.
+/// An origin as a browser sends it (RFC 6454, 6.2): scheme, host, port if it is not the scheme's own. `*.` may
+/// stand before the host for everything below it. `null` is refused: any page can make itself that.
 fn origin(text: &str) -> Result<String, Reason> {
     let wrong = || Reason::NotAnOrigin {
         text: text.to_owned(),
     };
-    if text == "*" || text == "null" {
+    if text == "*" {
         return Ok(text.to_owned());
     }
     let lower = text.to_ascii_lowercase();
-    let (scheme, rest) = lower.split_once("://").ok_or_else(wrong)?;
-    let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/?#@*,".contains(c);
-    if scheme.is_empty() || rest.is_empty() || !lower.is_ascii() || rest.contains(forbidden) {
-        return Err(wrong());
-    }
+    let (scheme, authority) = lower.split_once("://").ok_or_else(wrong)?;
     let implied = match scheme {
         "https" => ":443",
         "http" => ":80",
         _ => "",
     };
-    let host = rest.strip_suffix(implied).unwrap_or(rest);
-    if host.is_empty() {
+    let authority = authority.strip_suffix(implied).unwrap_or(authority);
+    let host = authority.strip_prefix("*.").unwrap_or(authority);
+    let odd_scheme = |c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let odd_host = |c: char| !(c.is_ascii_alphanumeric() || "-._:[]".contains(c));
+    if scheme.is_empty()
+        || host.is_empty()
+        || scheme.contains(odd_scheme)
+        || host.contains(odd_host)
+    {
         return Err(wrong());
     }
-    Ok(format!("{scheme}://{host}"))
+    Ok(format!("{scheme}://{authority}"))
 }

@@ -135,6 +135,7 @@ fn every_kind_of_value_is_taken_from_a_file() {
         r#"
         http.listen = "[::1]:9000"
         http.cors_origins = ["HTTPS://App.Example:443", "http://localhost:3000"]
+        websocket.origins = ["https://*.example.org"]
         log = { dir = "memory", durability = "os", segment_bytes = 65_536 }
         limits.message_bytes_max = "2MiB"
         limits.heartbeat_ms = "20s"
@@ -152,6 +153,7 @@ fn every_kind_of_value_is_taken_from_a_file() {
         config.cors_origins,
         ["https://app.example", "http://localhost:3000"]
     );
+    assert_eq!(config.websocket_origins, ["https://*.example.org"]);
     assert_eq!(config.data, DataPlace::Memory);
     assert_eq!(config.durability, Durability::Os);
     assert_eq!(config.segment_bytes, 65_536);
@@ -173,7 +175,6 @@ fn words_of_the_environment_are_taken_by_the_options_type() {
             ("TIDINGS_SSE_GZIP", "off"),
             ("TIDINGS_LIMITS_TOPICS_MAX", "1_000"),
             ("TIDINGS_LOG_DIR", "/var/lib/tidings"),
-            ("TIDINGS_URL", "http://127.0.0.1:1"),
             ("HOME", "/"),
         ],
         ..Case::default()
@@ -210,6 +211,14 @@ fn what_is_wrong_is_refused_with_the_reason() {
         (
             "http.cors_origins = ['http://a/']",
             "http.cors_origins: `http://a/` is not an origin",
+        ),
+        (
+            "websocket.origins = ['null']",
+            "websocket.origins: `null` is not an origin",
+        ),
+        (
+            "websocket.origins = ['http://*a']",
+            "websocket.origins: `http://*a` is not an origin",
         ),
         (
             "http.cors_origins = ['https://:443']",
@@ -392,7 +401,7 @@ fn listener_for_other_machines_needs_the_word_of_the_operator() {
 #[test]
 fn retention_rules_keep_their_order_and_take_the_rest_from_the_default() {
     let rules = file(
-        r##"
+        r#"
         [[retention]]
         topics = "chat/#"
         age_max = "7d"
@@ -403,7 +412,7 @@ fn retention_rules_keep_their_order_and_take_the_rest_from_the_default() {
         per_topic_max = 1
         [retention_default]
         age_max = "1h"
-        "##,
+        "#,
     )
     .load()
     .config

@@ -2,12 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use tidings_adapters::http::Cors;
-use tidings_adapters::websocket::Origins;
 use tidings_hub::{Inboxes, Metrics, ShardConfig, SharedMetrics};
 use tidings_log::{EmbeddedEngine, LogConfig, Place};
 use tidings_ports::{Clock, Engine, Feed, SystemClock};
@@ -19,14 +17,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::accept::{self, Sockets};
 use super::launch::tell_supervisor;
 use super::shard::{self, ShardThread};
-use super::{ServeError, Shared};
+use super::{Reloadable, ServeError, Shared};
 use crate::config::{Config, DataPlace};
 use crate::process::sd::State;
 
 /// Runs the server until it is told to end (SIGTERM, SIGINT) and has said its goodbyes.
 ///
 /// `reload` is called at SIGHUP.
-pub fn run(config: &Config, reload: &mut dyn FnMut()) -> Result<(), ServeError> {
+pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), ServeError> {
     let http = config.http.ok_or(ServeError::NothingToServe)?;
     let runtime = Builder::new_current_thread()
         .enable_io()
@@ -55,16 +53,16 @@ pub fn run(config: &Config, reload: &mut dyn FnMut()) -> Result<(), ServeError> 
         announce(config, address, shards.len());
         tell_supervisor(State::Ready);
         let mut signals = Signals::new()?;
-        signals.end(reload).await;
+        signals.end(&mut || reload(&shared)).await;
         accepting.abort();
         tell_supervisor(State::Stopping);
         shared.draining.store(true, Relaxed);
+        let drain = shared.reloadable().drain;
         tracing::info!(
             connections = shared.sockets.open(),
-            drain_ms = config.drain.as_millis() as u64,
+            drain_ms = drain.as_millis() as u64,
             "shutting down: saying goodbye to every connection"
         );
-        let drain = config.drain;
         let joined = tokio::task::spawn_blocking(move || join(shards, drain));
         let mut ignore = || {};
         tokio::select! {
@@ -135,18 +133,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
             .collect(),
         metrics: Arc::clone(&metrics),
         sockets: Arc::new(Sockets::default()),
-        cors: Cors::new(config.cors_origins.iter().map(String::as_str)).map_err(|error| {
-            ServeError::Origins {
-                option: "http.cors_origins",
-                text: error.to_string(),
-            }
-        })?,
-        origins: Origins::new(config.websocket_origins.iter().map(String::as_str)).map_err(
-            |error| ServeError::Origins {
-                option: "websocket.origins",
-                text: error.to_string(),
-            },
-        )?,
+        reloadable: RwLock::new(Arc::new(Reloadable::new(config)?)),
         http_compression: config.http_compression,
         websocket_compression: config.websocket_compression,
         sse_gzip: config.sse_gzip,

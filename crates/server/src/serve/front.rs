@@ -161,9 +161,7 @@ fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
         return None;
     }
     match adapter::route(parts, &core.shared.limits) {
-        Ok(route @ (Route::Stream(_) | Route::RawSocket { .. } | Route::TidingsSocket)) => {
-            Some(route)
-        }
+        Ok(route @ (Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket)) => Some(route),
         // Refusals too are hyper's to answer, as the connection goes on after them.
         _ => None,
     }
@@ -176,21 +174,24 @@ async fn serve_stream(
     route: Route,
     rest: BytesMut,
 ) {
-    let events = matches!(route, Route::Stream(_));
-    match requests::open_stream(&core, &parts, route, true) {
-        Ok(stream) => {
-            let head = if events {
-                Bytes::new()
-            } else {
-                head_bytes(&stream.head)
-            };
+    match requests::open_stream(&core, &parts, route) {
+        Ok(mut stream) => {
+            if stream.head.status == http::StatusCode::OK {
+                // The end of an event stream is the end of the connection (RFC 9112, 6.3).
+                let close = header::HeaderValue::from_static("close");
+                stream.head.headers.insert(header::CONNECTION, close);
+            }
+            let head = head_bytes(&stream.head);
             drop(parts);
             socket::run(core, stream.conversation, socket, head, rest).await;
         }
         Err(refusal) => {
             core.shared.metrics.refused(refusal.code);
             let mut response = adapter::refused(&parts, &refusal);
-            core.shared.cors.apply(&parts, response.headers_mut());
+            core.shared
+                .reloadable()
+                .cors
+                .apply(&parts, response.headers_mut());
             Box::pin(answer_and_close(&core, socket, response)).await;
         }
     }
@@ -272,7 +273,7 @@ async fn answer_and_close(core: &Core, socket: TcpStream, response: Response<Byt
 }
 
 /// A response, and the connection's end.
-pub fn whole_response(mut response: Response<Bytes>) -> Bytes {
+fn whole_response(mut response: Response<Bytes>) -> Bytes {
     let body = std::mem::take(response.body_mut());
     response
         .headers_mut()
@@ -288,7 +289,7 @@ pub fn whole_response(mut response: Response<Bytes>) -> Bytes {
 }
 
 /// A response head in HTTP/1.1's syntax (RFC 9112, 4).
-pub fn head_bytes(parts: &http::response::Parts) -> Bytes {
+fn head_bytes(parts: &http::response::Parts) -> Bytes {
     let mut head = Vec::with_capacity(512);
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(parts.status.as_str().as_bytes());

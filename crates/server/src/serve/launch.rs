@@ -1,6 +1,6 @@
 //! From a checked configuration to a running server: logging, descriptors, signals, and what SIGHUP does.
 
-use super::{ServeError, control};
+use super::{ServeError, Shared, control};
 use crate::config::{Config, Inputs, Loaded};
 use crate::process::sd::{State, notify};
 use crate::process::{LevelSwitch, ignore_sigxfsz, init_logging, raise_nofile};
@@ -12,16 +12,24 @@ pub fn launch(inputs: &Inputs, loaded: Loaded) -> Result<(), ServeError> {
     let mut config = loaded.config;
     let levels = init_logging(config.log_format, config.log_level).map_err(|error| {
         let source = std::io::Error::other(error);
-        ServeError::System { what: "logging", source }
+        ServeError::System {
+            what: "logging",
+            source,
+        }
     })?;
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "configuration read");
     }
     // A write past a file size limit is an error of that write, not the end of the process.
-    ignore_sigxfsz().map_err(|source| ServeError::System { what: "signals", source })?;
+    ignore_sigxfsz().map_err(|source| ServeError::System {
+        what: "signals",
+        source,
+    })?;
     fit_to_descriptors(&mut config);
     let mut running = config.clone();
-    control::run(&config, &mut || reload(inputs, &mut running, &levels))
+    control::run(&config, &mut |shared| {
+        reload(inputs, &mut running, (shared, &levels))
+    })
 }
 
 fn fit_to_descriptors(config: &mut Config) {
@@ -46,7 +54,7 @@ fn fit_to_descriptors(config: &mut Config) {
     }
 }
 
-fn reload(inputs: &Inputs, running: &mut Config, levels: &LevelSwitch) {
+fn reload(inputs: &Inputs, running: &mut Config, (shared, levels): (&Shared, &LevelSwitch)) {
     tell_supervisor(State::Reloading);
     match inputs.load() {
         Ok(loaded) => {
@@ -54,8 +62,14 @@ fn reload(inputs: &Inputs, running: &mut Config, levels: &LevelSwitch) {
             if !levels.set(reloaded.config.log_level) {
                 tracing::error!("the log level could not be changed");
             }
+            if let Err(error) = shared.reload(&reloaded.config) {
+                tracing::error!(%error, "the configuration could not be applied");
+            }
             if !reloaded.changed.is_empty() {
-                tracing::info!(options = reloaded.changed.join(", "), "configuration reloaded");
+                tracing::info!(
+                    options = reloaded.changed.join(", "),
+                    "configuration reloaded"
+                );
             }
             if !reloaded.needs_restart.is_empty() {
                 tracing::warn!(

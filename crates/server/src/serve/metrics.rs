@@ -11,6 +11,9 @@ use tidings_types::{Protocol, RefusalCode};
 
 use super::Shared;
 
+/// The media type of the page.
+pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 type OfShard = fn(&Metrics) -> &Count;
 type OfProtocol = fn(&ProtocolMetrics) -> &Count;
 

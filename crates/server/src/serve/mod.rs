@@ -17,8 +17,9 @@ mod socket;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tidings_adapters::http::Cors;
 use tidings_adapters::websocket::Origins;
@@ -27,6 +28,8 @@ use tidings_ports::{Clock, Engine};
 use tidings_types::{Limits, Principal, RetentionRules};
 
 pub use launch::launch;
+
+use crate::config::Config;
 
 /// What the threads of a running server share.
 pub struct Shared {
@@ -42,10 +45,8 @@ pub struct Shared {
     pub metrics: Arc<SharedMetrics>,
     /// Sockets: how many, and how many may be.
     pub sockets: Arc<accept::Sockets>,
-    /// Which pages may read responses.
-    pub cors: Cors,
-    /// Which pages may open WebSockets.
-    pub origins: Origins,
+    /// What SIGHUP can change.
+    pub reloadable: RwLock<Arc<Reloadable>>,
     /// Whether history pages and the like are compressed for clients that accept it.
     pub http_compression: bool,
     /// Whether permessage-deflate is offered.
@@ -61,7 +62,52 @@ pub struct Shared {
     anonymous: Arc<Principal>,
 }
 
+/// What can change while the server runs.
+pub struct Reloadable {
+    /// Which pages may read responses.
+    pub cors: Cors,
+    /// Which pages may open WebSockets.
+    pub origins: Origins,
+    /// The time over which a shutdown spreads its goodbyes.
+    pub drain: Duration,
+}
+
+impl Reloadable {
+    fn new(config: &Config) -> Result<Self, ServeError> {
+        let cors = Cors::new(config.cors_origins.iter().map(String::as_str))
+            .map_err(|error| ServeError::origins("http.cors_origins", &error))?;
+        let origins = Origins::new(config.websocket_origins.iter().map(String::as_str))
+            .map_err(|error| ServeError::origins("websocket.origins", &error))?;
+        Ok(Self {
+            cors,
+            origins,
+            drain: config.drain,
+        })
+    }
+}
+
 impl Shared {
+    /// What can change, as it is now.
+    #[must_use]
+    pub fn reloadable(&self) -> Arc<Reloadable> {
+        Arc::clone(
+            &self
+                .reloadable
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Takes what can change from a new configuration.
+    pub fn reload(&self, config: &Config) -> Result<(), ServeError> {
+        let new = Arc::new(Reloadable::new(config)?);
+        *self
+            .reloadable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
     /// The principal of a peer that showed no credential.
     #[must_use]
     pub fn anonymous(&self) -> Arc<Principal> {
@@ -105,6 +151,15 @@ pub enum ServeError {
     },
     /// Nothing would listen.
     NothingToServe,
+}
+
+impl ServeError {
+    fn origins(option: &'static str, error: &dyn std::error::Error) -> Self {
+        Self::Origins {
+            option,
+            text: error.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for ServeError {

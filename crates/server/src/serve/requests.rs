@@ -14,21 +14,21 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tidings_adapters::http as adapter;
-use tidings_adapters::http::poll::PollConversation;
-use tidings_adapters::http::{Caching, HistoryRequest, Route};
-use tidings_adapters::sse::{self, SseConversation, SseRequest, SseTimes};
+use tidings_adapters::http::{Caching, Found, History, RawSocket, Route};
+use tidings_adapters::poll::{self, PollConversation};
+use tidings_adapters::sse::{SseConversation, SseRequest};
 use tidings_adapters::websocket::{
     self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
 };
 use tidings_hub::gate::{self, Wanted};
-use tidings_ports::{Conversation, Page, ReadRequest, Start};
+use tidings_ports::{Conversation, Gap, Page, Start};
 use tidings_types::{Cursor, Draft, Protocol, Receipt, Refusal, RefusalCode, Topic, TopicFilter};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::{Reply, Rewound, Stream};
 use super::core::Core;
-use super::{front, metrics, page, socket};
+use super::{metrics, page, socket};
 
 /// Answers the requests of one connection.
 pub struct Requests {
@@ -71,10 +71,13 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>) -> Response<Repl
     let (parts, body) = request.into_parts();
     let routed = adapter::route(&parts, &core.shared.limits);
     let answered = match routed {
-        Ok(route @ (Route::Stream(_) | Route::RawSocket { .. } | Route::TidingsSocket)) => {
+        Ok(Route::Stream(request)) if parts.method == Method::HEAD => {
+            Ok(stream_head(&core, &parts, &request).map(|()| Reply::Full(None)))
+        }
+        Ok(route @ (Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket)) => {
             open_streaming(&core, &parts, route, upgrade)
         }
-        Ok(Route::SubscribeByBody) => subscribe_by_body(&core, &parts, body, upgrade).await,
+        Ok(Route::StreamFromBody) => stream_from_body(&core, &parts, body, upgrade).await,
         Ok(route) => dispatch(&core, &parts, body, route).await.map(|response| {
             let response = if core.shared.http_compression {
                 adapter::compress(&parts, response)
@@ -89,7 +92,10 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>) -> Response<Repl
         core.shared.metrics.refused(refusal.code);
         adapter::refused(&parts, &refusal).map(Reply::from)
     });
-    core.shared.cors.apply(&parts, response.headers_mut());
+    core.shared
+        .reloadable()
+        .cors
+        .apply(&parts, response.headers_mut());
     drop(counted);
     response
 }
@@ -103,62 +109,53 @@ async fn dispatch(
     let shared = &core.shared;
     let body_max = adapter::body_bytes_max(&route, &shared.limits);
     Ok(match route {
-        Route::Publish { topic } => {
-            shared.cors.admit(parts)?;
+        Route::Publish(topic) => {
+            shared.reloadable().cors.admit(parts)?;
             let body = read_body(core, body, body_max, RefusalCode::MessageTooLarge).await?;
             let draft = adapter::draft(parts, topic.clone(), body, &shared.limits)?;
             let receipts = publish(core, vec![draft]).await?;
-            adapter::published(&receipts, &[topic], false)
+            adapter::published(&receipts, &[topic])
         }
         Route::PublishBatch => {
-            shared.cors.admit(parts)?;
+            shared.reloadable().cors.admit(parts)?;
             let body = read_body(core, body, body_max, RefusalCode::BatchTooLarge).await?;
             let drafts = adapter::batch(parts, &body, &shared.limits)?;
             let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
             let receipts = publish(core, drafts).await?;
-            adapter::published(&receipts, &topics, true)
+            adapter::published_batch(&receipts, &topics)
         }
         Route::History(request) => history(core, parts, request).await?,
         Route::Topics(query) => {
             adapter::topics(shared.engine.epoch(), &shared.engine.topics(&query))
         }
-        Route::StreamHead(request) => {
-            let head = stream_head(core, parts, &request);
-            Response::from_parts(head, Bytes::new())
-        }
-        Route::Preflight => shared.cors.preflight(parts),
+        Route::Preflight => shared.reloadable().cors.preflight(parts),
         Route::Health => adapter::health(),
         Route::Ready => adapter::ready(&shared.engine.health(), shared.is_draining()),
-        Route::Metrics => adapter::metrics(metrics::render(shared).into()),
-        Route::OpenApi => adapter::openapi(),
-        Route::Page { path } => {
+        Route::Metrics => adapter::page(metrics::MEDIA_TYPE, metrics::render(shared).into()),
+        Route::OpenApi => adapter::page("application/json", Bytes::from_static(adapter::OPENAPI)),
+        Route::Page(path) => {
             let asset = page::asset(&path).filter(|_| shared.page);
             let mut response = asset.ok_or_else(|| not_found(&path))?;
             adapter::page_headers(response.headers_mut());
             response
         }
-        Route::Stream(_)
-        | Route::RawSocket { .. }
-        | Route::TidingsSocket
-        | Route::SubscribeByBody => {
+        Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket | Route::StreamFromBody => {
             unreachable!("streams are opened before this")
         }
     })
 }
 
-async fn subscribe_by_body(
+async fn stream_from_body(
     core: &Rc<Core>,
     parts: &Parts,
     body: Incoming,
     upgrade: hyper::upgrade::OnUpgrade,
 ) -> Result<Response<Reply>, Refusal> {
     let limits = &core.shared.limits;
-    let max = adapter::body_bytes_max(&Route::SubscribeByBody, limits);
+    let max = adapter::body_bytes_max(&Route::StreamFromBody, limits);
     let body = read_body(core, body, max, RefusalCode::TooManySubscriptions).await?;
-    match adapter::subscription(parts, &body, limits)? {
-        Route::History(request) => Ok(history(core, parts, request).await?.map(Reply::from)),
-        stream => open_streaming(core, parts, stream, upgrade),
-    }
+    let request = adapter::stream_from_body(parts, &body, limits)?;
+    open_streaming(core, parts, Route::Stream(request), upgrade)
 }
 
 fn without_body_for_head(parts: &Parts, mut response: Response<Bytes>) -> Response<Bytes> {
@@ -248,12 +245,16 @@ async fn publish(core: &Core, drafts: Vec<Draft>) -> Result<Vec<Receipt>, Refusa
     receiver.await.unwrap_or_else(|_| Err(lost()))
 }
 
-async fn read_page(core: &Core, request: ReadRequest) -> Result<Page, Refusal> {
+async fn read_page(
+    core: &Core,
+    wanted: Wanted,
+    messages_max: usize,
+) -> Result<(Page, Option<Gap>), Refusal> {
     let (sender, receiver) = oneshot::channel();
     let principal = core.shared.anonymous();
     core.with(|shard| {
         let reply = Box::new(move |result| drop(sender.send(result)));
-        shard.read(&principal, request, reply);
+        shard.read(&principal, wanted, messages_max, reply);
     });
     receiver.await.unwrap_or_else(|_| Err(lost()))
 }
@@ -269,20 +270,22 @@ fn lost() -> Refusal {
 async fn history(
     core: &Rc<Core>,
     parts: &Parts,
-    mut request: HistoryRequest,
+    request: History,
 ) -> Result<Response<Bytes>, Refusal> {
     let shared = &core.shared;
+    let wanted = Wanted {
+        filters: request.filters.clone(),
+        start: request.start.clone(),
+    };
+    let (page, gap) = read_page(core, wanted, request.limit).await?;
     let epoch = shared.engine.epoch();
-    let read = request.read(epoch, shared.engine.head(), &shared.limits);
-    let page = read_page(core, read.request.clone()).await?;
-    let nothing =
-        page.messages.is_empty() && page.at_head && page.gap.is_none() && !read.cursor_unknown;
-    if nothing && !request.wait.is_zero() && !core.is_draining() {
-        request.start = Start::After(Cursor {
+    let nothing = page.messages.is_empty() && page.at_head && gap.is_none();
+    if let Some(wait) = request.wait.filter(|_| nothing && !core.is_draining()) {
+        let after = Cursor {
             epoch,
             offset: page.scanned_to,
-        });
-        return Ok(long_poll(core, request).await);
+        };
+        return Ok(long_poll(core, request, after, wait).await);
     }
     let rules = &shared.retention;
     let ages = rules.rules.iter().map(|(_, retention)| retention.age_max);
@@ -291,35 +294,35 @@ async fn history(
         now: shared.clock.now(),
         age_max,
     };
-    Ok(adapter::history(
-        parts,
-        &request,
-        &read,
-        (epoch, &page),
-        caching,
-    ))
+    let found = Found {
+        page: &page,
+        gap: gap.as_ref(),
+        epoch,
+    };
+    Ok(adapter::history(parts, &request, &found, caching))
 }
 
-/// Waits for the first message, as a subscription like any other.
-async fn long_poll(core: &Rc<Core>, request: HistoryRequest) -> Response<Bytes> {
-    let limit = request.limit;
-    let conversation = Box::new(PollConversation::new(request));
+/// Waits for the first message after a position, as a subscription like any other.
+async fn long_poll(
+    core: &Rc<Core>,
+    request: History,
+    after: Cursor,
+    wait: Duration,
+) -> Response<Bytes> {
+    let conversation = Box::new(PollConversation::new(request.filters, after, wait));
     let id = core.connect_pulled(conversation, core.shared.anonymous());
     let stream = Stream::new(Rc::clone(core), id);
     let first = poll_fn(|cx| core.poll_frame(stream.id(), cx)).await;
+    let mut frames: Vec<Bytes> = first.into_iter().collect();
     core.with(|shard| {
-        let mut frames: Vec<Bytes> = first.into_iter().collect();
         if let Some(outbox) = shard.outbox(id) {
-            while frames.len() < limit {
+            while frames.len() < request.limit {
                 let Some(frame) = outbox.pop() else { break };
                 frames.push(frame);
             }
         }
-        match shard.conversation::<PollConversation>(id) {
-            Some(conversation) => conversation.answer(&frames),
-            None => adapter::problem(&lost()),
-        }
-    })
+    });
+    poll::polled(&frames, after)
 }
 
 /// A stream that is about to be opened: its response head, and its conversation.
@@ -330,14 +333,8 @@ pub struct OpenStream {
     pub conversation: Box<dyn Conversation>,
 }
 
-/// Prepares a stream or WebSocket for a request, or says why not. `head_first`: the conversation itself writes
-/// the head of an event stream (see [`sse::Opening`]), because nobody else would.
-pub fn open_stream(
-    core: &Core,
-    parts: &Parts,
-    route: Route,
-    head_first: bool,
-) -> Result<OpenStream, Refusal> {
+/// Prepares a stream or WebSocket for a request, or says why not.
+pub fn open_stream(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Refusal> {
     if core.is_draining() {
         let detail = "the server is going down: come back in a moment";
         return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
@@ -345,13 +342,20 @@ pub fn open_stream(
     match route {
         Route::Stream(request) => {
             admit(core, &request.filters, &request.start)?;
-            Ok(open_events(core, parts, request, head_first))
+            let (head, ()) = stream_head(core, parts, &request).into_parts();
+            let gzip = is_gzip(core, &request);
+            let limits = Arc::clone(&core.shared.limits);
+            let conversation = SseConversation::new(request, gzip, limits);
+            Ok(OpenStream {
+                head,
+                conversation: Box::new(conversation),
+            })
         }
-        Route::RawSocket {
+        Route::RawSocket(RawSocket {
             filter,
             start,
             echo,
-        } => {
+        }) => {
             admit(core, std::slice::from_ref(&filter), &start)?;
             let accepted = handshake(core, parts, &[])?;
             let options = RawOptions {
@@ -392,39 +396,26 @@ fn handshake(
     parts: &Parts,
     subprotocols: &[&'static str],
 ) -> Result<websocket::Accepted, Refusal> {
+    let reloadable = core.shared.reloadable();
     let options = HandshakeOptions {
         subprotocols,
-        origins: &core.shared.origins,
+        origins: &reloadable.origins,
         deflate: core.shared.websocket_compression,
     };
     websocket::accept(&Request::from_parts(parts.clone(), ()), options)
 }
 
-fn stream_head(core: &Core, parts: &Parts, request: &SseRequest) -> http::response::Parts {
-    let gzip = request.is_gzip(&parts.headers, core.shared.sse_gzip);
-    sse::response_head(parts, gzip, &core.shared.cors)
+fn is_gzip(core: &Core, request: &SseRequest) -> bool {
+    core.shared.sse_gzip && request.gzip
 }
 
-fn open_events(core: &Core, parts: &Parts, request: SseRequest, head_first: bool) -> OpenStream {
-    let gzip = request.is_gzip(&parts.headers, core.shared.sse_gzip);
-    let head = sse::response_head(parts, gzip, &core.shared.cors);
-    let opening: sse::Opening = if head_first {
-        let mut head = head.clone();
-        head.headers
-            .insert(header::CONNECTION, http::HeaderValue::from_static("close"));
-        Box::new(move |outcome| match outcome {
-            Ok(()) => front::head_bytes(&head),
-            Err(refusal) => front::whole_response(adapter::problem(refusal)),
-        })
-    } else {
-        Box::new(|_| Bytes::new())
-    };
-    let times = SseTimes::new(core.shared.limits.heartbeat_ms);
-    let conversation = SseConversation::new(request, gzip, times, opening);
-    OpenStream {
-        head,
-        conversation: Box::new(conversation),
-    }
+fn stream_head(core: &Core, parts: &Parts, request: &SseRequest) -> Response<()> {
+    let mut head = request.response_head(is_gzip(core, request));
+    core.shared
+        .reloadable()
+        .cors
+        .apply(parts, &mut head.headers);
+    Response::from_parts(head, ())
 }
 
 fn switching(accepted: &websocket::Accepted) -> Result<http::response::Parts, Refusal> {
@@ -452,7 +443,7 @@ fn open_streaming(
     let OpenStream {
         mut head,
         conversation,
-    } = open_stream(core, parts, route, false)?;
+    } = open_stream(core, parts, route)?;
     head.version = parts.version;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let core = Rc::clone(core);

@@ -1,0 +1,178 @@
+//! Opens the connections of a measurement, and keeps them.
+
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidings_types::{Topic, TopicFilter};
+use tokio::net::TcpStream;
+
+use super::BenchError;
+use crate::cli::terminal::Progress;
+use crate::cli::{Load, Wire};
+use crate::client::Client;
+use crate::envelope::{ServerWord, subscribe_request};
+use crate::error::{Lost, TryError};
+use crate::http::{HttpConnection, request_line};
+use crate::message::Start;
+use crate::stream::{Connector, Stream};
+use crate::url::percent_encode;
+use crate::websocket::{Opcode, Received, WebSocket, encode_frame};
+
+/// Connections from one local address: there are about 28,000 ports for them.
+const PER_ADDRESS: usize = 20_000;
+/// Handshakes at a time: enough to keep the server busy, within what a listen queue holds.
+const HANDSHAKES_MAX: usize = 128;
+/// Between two signs of life of an idle WebSocket; servers give up on silent peers after 45 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The name of a measurement's topic, of which there are several at most.
+pub(super) fn topic(run: u64, index: usize) -> Topic {
+    let text = format!("bench/{run:016x}/{index}");
+    Topic::new(text).expect("made of levels without wildcards")
+}
+
+/// A client whose connections come from the local address for the connection of this number.
+pub(super) fn client_of(client: &Client, index: usize) -> Client {
+    let is_loopback = client.url().host() == "127.0.0.1" || client.url().host() == "localhost";
+    let block = index / PER_ADDRESS;
+    if !is_loopback || block == 0 {
+        return client.clone();
+    }
+    let last = u8::try_from(1 + block).unwrap_or(u8::MAX);
+    let connector = Connector {
+        source: Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))),
+        ..Connector::default()
+    };
+    client.clone().with_connector(connector)
+}
+
+/// Runs `open` for each number, so many at a time, and gives the results in the order of the numbers.
+pub(super) async fn open_all<T, F, O>(load: &Load, open: O) -> Result<Vec<T>, BenchError>
+where
+    T: 'static,
+    F: Future<Output = Result<T, TryError>>,
+    O: Fn(usize) -> F + 'static,
+{
+    let total = load.connections;
+    let next = Rc::new(Cell::new(0));
+    let open = Rc::new(open);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..HANDSHAKES_MAX.min(total) {
+        let (next, open) = (Rc::clone(&next), Rc::clone(&open));
+        tasks.spawn_local(async move {
+            let mut opened = Vec::new();
+            while next.get() < total {
+                let index = next.replace(next.get() + 1);
+                opened.push((index, open(index).await?));
+            }
+            Ok::<_, TryError>(opened)
+        });
+    }
+    let mut progress = Progress::new(load.json);
+    let mut redraw = tokio::time::interval(Duration::from_millis(100));
+    let mut opened = Vec::with_capacity(total);
+    loop {
+        tokio::select! {
+            joined = tasks.join_next() => match joined {
+                Some(Ok(part)) => opened.extend(part?),
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                None => break,
+            },
+            _ = redraw.tick() => progress.show(|| format!("{} of {total} connections", next.get())),
+        }
+    }
+    progress.clear();
+    opened.sort_unstable_by_key(|(index, _)| *index);
+    Ok(opened.into_iter().map(|(_, opened)| opened).collect())
+}
+
+/// Opens a connection that is subscribed to the topic; nothing was published to it yet.
+pub(super) async fn subscriber(
+    client: &Client,
+    wire: Wire,
+    topic: &Topic,
+) -> Result<TcpStream, TryError> {
+    let open = async {
+        match wire {
+            Wire::Sse => subscribe_sse(client, topic).await,
+            Wire::Ws => subscribe_raw(client, topic).await,
+            Wire::Tidings | Wire::Http => subscribe_tidings(client, topic).await,
+        }
+    };
+    let Stream::Plain(stream) = client.in_time(open).await?;
+    Ok(stream)
+}
+
+async fn subscribe_sse(client: &Client, topic: &Topic) -> Result<Stream, TryError> {
+    let mut connection = HttpConnection::new(client.connect().await?);
+    let mut request = request_line("GET", client.url(), &topic_path(topic));
+    request += "accept: text/event-stream\r\n\r\n";
+    connection.write(request.as_bytes()).await?;
+    let head = connection.read_head().await?;
+    if head.status != 200 {
+        return Err(connection.read_refusal(&head).await);
+    }
+    // The position tells that the subscription is there.
+    while memchr::memmem::find(&connection.input, b"id: ").is_none() {
+        connection.fill().await?;
+    }
+    Ok(connection.stream)
+}
+
+async fn subscribe_raw(client: &Client, topic: &Topic) -> Result<Stream, TryError> {
+    let mut websocket = client.websocket(&topic_path(topic), None).await?;
+    // A raw WebSocket says nothing when it is subscribed, but what it answers comes after.
+    websocket.queue(Opcode::Ping, b"");
+    loop {
+        match websocket.receive().await.map_err(Lost::from)? {
+            Received::Pong(_) => return Ok(websocket.into_stream()),
+            Received::Close(close) => return Err(Lost::ClosedWith(close).into()),
+            _ => {}
+        }
+    }
+}
+
+async fn subscribe_tidings(client: &Client, topic: &Topic) -> Result<Stream, TryError> {
+    let mut websocket = client.tidings().await?;
+    let request = subscribe_request(1, &[TopicFilter::exact(topic)], &Start::Latest);
+    websocket.queue(Opcode::Text, &request);
+    match next_word(&mut websocket).await? {
+        ServerWord::Ok { .. } => Ok(websocket.into_stream()),
+        ServerWord::Error { refused, .. } => Err(refused.into()),
+        _ => Err(Lost::Answer("no answer to a subscribe").into()),
+    }
+}
+
+/// The next text message of the server.
+pub(super) async fn next_word(websocket: &mut WebSocket) -> Result<ServerWord, Lost> {
+    loop {
+        match websocket.receive().await? {
+            Received::Text(text) => return ServerWord::parse(&text),
+            Received::Close(close) => return Err(Lost::ClosedWith(close)),
+            _ => {}
+        }
+    }
+}
+
+fn topic_path(topic: &Topic) -> String {
+    let mut path = "/v1/topics/".to_owned();
+    percent_encode(topic.as_str(), b"/", &mut path);
+    path
+}
+
+/// Shows each WebSocket's server now and then that its peer lives; pings are not answered otherwise, because
+/// receivers do not look at frames.
+pub(super) async fn keep_alive(streams: Vec<Rc<TcpStream>>) {
+    let mut pong = Vec::new();
+    encode_frame(Opcode::Pong, b"", [0; 4], &mut pong);
+    let mut interval = tokio::time::interval(KEEP_ALIVE);
+    loop {
+        interval.tick().await;
+        for stream in &streams {
+            // A full socket, or one that is closed, shows where it is read.
+            stream.try_write(&pong).ok();
+        }
+    }
+}
