@@ -43,6 +43,8 @@ pub struct ShardConfig {
     pub engine: Arc<dyn Engine>,
     /// Its inbox.
     pub inbox: Arc<Inbox>,
+    /// The head of the log when the inbox was empty: everything after it comes, or has come, through the inbox.
+    pub head: Offset,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// The limits.
@@ -91,10 +93,9 @@ impl Shard {
     /// A shard without connections, at the head of the log.
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
-        let head = config.engine.head();
         Self {
             index: config.index,
-            tail: Tail::new(head, config.limits.tail_bytes_max),
+            tail: Tail::new(config.head, config.limits.tail_bytes_max),
             wheel: Wheel::new(config.clock.tick()),
             engine: config.engine,
             inbox: config.inbox,

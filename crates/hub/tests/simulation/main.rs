@@ -5,6 +5,8 @@
 //! fails. A failing seed is a failing test that can be run again:
 //! `TIDINGS_SIM_SEED=17 cargo test -p tidings-hub --test simulation`.
 
+#![expect(clippy::unwrap_used, reason = "a test says with it what must hold")]
+
 mod engine;
 mod model;
 mod peer;

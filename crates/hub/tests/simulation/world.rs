@@ -225,6 +225,7 @@ impl World {
                 index,
                 engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
                 inbox: self.inboxes.of(index),
+                head: self.engine.head(),
                 clock: self.clock.clone(),
                 limits: Arc::clone(&self.limits),
                 metrics: Arc::new(Metrics::default()),

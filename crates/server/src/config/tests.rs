@@ -192,6 +192,7 @@ fn words_of_the_environment_are_taken_by_the_options_type() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn what_is_wrong_is_refused_with_the_reason() {
     for (text, expect) in [
         ("htpp.listen = 'x'", "htpp.listen: there is no such option"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidings_hub::{Inboxes, Metrics, ShardConfig, SharedMetrics};
 use tidings_log::{EmbeddedEngine, LogConfig, Place};
 use tidings_ports::{Clock, Engine, Feed, SystemClock};
-use tidings_types::{Durability, Principal};
+use tidings_types::{ByteSize, Durability, Limits, Principal};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -123,6 +123,8 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
     let engine = EmbeddedEngine::open(log_config(config), Arc::clone(&clock), feed)
         .map_err(ServeError::Log)?;
     let engine: Arc<dyn Engine> = engine;
+    // Before the first shard runs and takes a publish: see `ShardConfig::head`.
+    let head = engine.head();
     let metrics = Arc::new(SharedMetrics::default());
     let shared = Arc::new(Shared {
         limits: Arc::clone(&limits),
@@ -148,6 +150,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
             index,
             engine: Arc::clone(&engine),
             inbox: inboxes.of(index),
+            head,
             clock: Arc::clone(&clock),
             limits: Arc::clone(&limits),
             metrics: Arc::clone(&shared.shards[index]),
@@ -183,6 +186,13 @@ fn log_config(config: &Config) -> LogConfig {
     }
 }
 
+/// The most that messages on their way take, whatever peers do: what waits for the log and what is being
+/// committed, and each shard's inbox, tail and pages.
+fn queues_bytes_max(limits: &Limits, shards: usize) -> u64 {
+    let shard = limits.inbox_bytes_max + limits.tail_bytes_max + 64 * limits.page_bytes_max;
+    (2 * limits.submit_bytes_max + shards * shard) as u64
+}
+
 /// Says what listens where, and what to try first.
 fn announce(config: &Config, address: SocketAddr, shards: usize) {
     let (data, durability) = match (&config.data, config.durability) {
@@ -195,6 +205,10 @@ fn announce(config: &Config, address: SocketAddr, shards: usize) {
         durability,
         shards,
         connections_max = config.limits.connections_max,
+        memory_queues_max = %ByteSize(queues_bytes_max(&config.limits, shards)),
+        memory_per_slow_peer_max = %ByteSize(
+            (config.limits.outbox_bytes_max + config.limits.message_bytes_max) as u64
+        ),
         version = env!("CARGO_PKG_VERSION"),
         "tidings is ready"
     );

@@ -17,6 +17,7 @@ pub fn launch(inputs: &Inputs, loaded: Loaded) -> Result<(), ServeError> {
             source,
         }
     })?;
+    end_at_panics();
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "configuration read");
     }
@@ -25,11 +26,22 @@ pub fn launch(inputs: &Inputs, loaded: Loaded) -> Result<(), ServeError> {
         what: "signals",
         source,
     })?;
-    fit_to_descriptors(&mut config);
     let mut running = config.clone();
+    fit_to_descriptors(&mut config);
     control::run(&config, &mut |shared| {
-        reload(inputs, &mut running, (shared, &levels))
+        reload(inputs, &mut running, (shared, &levels));
     })
+}
+
+/// A panic is a bug, and the thread that it ends may be a shard or the log's. Half a server would hang its
+/// clients; a supervisor starts a whole one again, and the log is safe at any moment.
+fn end_at_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!(%panic, "a bug: the server ends");
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn fit_to_descriptors(config: &mut Config) {

@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 
 use tidings_hub::Metrics;
 use tidings_hub::metrics::{Count, GAP_REASONS, ProtocolMetrics};
+use tidings_ports::{EngineHealth, EngineStats};
 use tidings_types::{Protocol, RefusalCode};
 
 use super::Shared;
@@ -15,6 +16,7 @@ use super::Shared;
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type OfShard = fn(&Metrics) -> &Count;
+type OfLog = fn(&EngineStats) -> u64;
 type OfProtocol = fn(&ProtocolMetrics) -> &Count;
 
 const PROTOCOLS: [(&str, &str, &str, OfProtocol); 5] = [
@@ -104,6 +106,116 @@ const SHARDS: [(&str, &str, &str, OfShard); 9] = [
     ),
 ];
 
+const LOG: [(&str, &str, &str, OfLog); 20] = [
+    (
+        "tidings_log_messages_total",
+        "counter",
+        "Messages committed.",
+        |s| s.messages,
+    ),
+    (
+        "tidings_log_batches_total",
+        "counter",
+        "Batches committed.",
+        |s| s.batches,
+    ),
+    (
+        "tidings_log_syncs_total",
+        "counter",
+        "Syncs of the storage.",
+        |s| s.syncs,
+    ),
+    (
+        "tidings_log_bytes_written_total",
+        "counter",
+        "Bytes written.",
+        |s| s.bytes_written,
+    ),
+    (
+        "tidings_log_commit_microseconds_total",
+        "counter",
+        "Time in writes and syncs.",
+        |s| s.commit_us,
+    ),
+    (
+        "tidings_log_replays_total",
+        "counter",
+        "Publishes answered by their idempotency key.",
+        |s| s.replays,
+    ),
+    (
+        "tidings_log_keys_evicted_total",
+        "counter",
+        "Idempotency keys forgotten early.",
+        |s| s.keys_evicted,
+    ),
+    (
+        "tidings_log_busy_total",
+        "counter",
+        "Submissions refused: queue full.",
+        |s| s.busy,
+    ),
+    (
+        "tidings_log_full_total",
+        "counter",
+        "Submissions refused: storage full.",
+        |s| s.full,
+    ),
+    (
+        "tidings_log_failed_total",
+        "counter",
+        "Submissions refused: storage failed.",
+        |s| s.failed,
+    ),
+    (
+        "tidings_log_removed_total",
+        "counter",
+        "Messages removed by retention.",
+        |s| s.removed,
+    ),
+    (
+        "tidings_log_pages_read_total",
+        "counter",
+        "Pages read.",
+        |s| s.pages_read,
+    ),
+    (
+        "tidings_log_messages_read_total",
+        "counter",
+        "Messages read.",
+        |s| s.messages_read,
+    ),
+    (
+        "tidings_log_read_errors_total",
+        "counter",
+        "Reads that failed.",
+        |s| s.read_errors,
+    ),
+    ("tidings_log_segments", "gauge", "Segments.", |s| s.segments),
+    ("tidings_log_bytes", "gauge", "Bytes stored.", |s| {
+        s.bytes_stored
+    }),
+    (
+        "tidings_log_memory_bytes",
+        "gauge",
+        "Bytes of topics kept in memory.",
+        |s| s.bytes_memory,
+    ),
+    ("tidings_log_topics", "gauge", "Topics.", |s| s.topics),
+    (
+        "tidings_log_keys",
+        "gauge",
+        "Idempotency keys remembered.",
+        |s| s.keys,
+    ),
+    (
+        "tidings_log_queued",
+        "gauge",
+        "Messages waiting to be committed.",
+        |s| s.queued,
+    ),
+];
+
 /// The page.
 pub fn render(shared: &Shared) -> String {
     let mut page = String::with_capacity(16 << 10);
@@ -173,116 +285,25 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
 
 fn write_log(page: &mut String, shared: &Shared) -> fmt::Result {
     let stats = shared.engine.stats();
-    let writable = u64::from(shared.engine.health() == tidings_ports::EngineHealth::Writable);
-    let counters = [
-        (
-            "tidings_log_messages_total",
-            "Messages committed.",
-            stats.messages,
-        ),
-        (
-            "tidings_log_batches_total",
-            "Batches committed.",
-            stats.batches,
-        ),
-        (
-            "tidings_log_syncs_total",
-            "Syncs of the storage.",
-            stats.syncs,
-        ),
-        (
-            "tidings_log_bytes_written_total",
-            "Bytes written.",
-            stats.bytes_written,
-        ),
-        (
-            "tidings_log_commit_microseconds_total",
-            "Time in writes and syncs.",
-            stats.commit_us,
-        ),
-        (
-            "tidings_log_replays_total",
-            "Publishes answered by their idempotency key.",
-            stats.replays,
-        ),
-        (
-            "tidings_log_keys_evicted_total",
-            "Idempotency keys forgotten early.",
-            stats.keys_evicted,
-        ),
-        (
-            "tidings_log_busy_total",
-            "Submissions refused: queue full.",
-            stats.busy,
-        ),
-        (
-            "tidings_log_full_total",
-            "Submissions refused: storage full.",
-            stats.full,
-        ),
-        (
-            "tidings_log_failed_total",
-            "Submissions refused: storage failed.",
-            stats.failed,
-        ),
-        (
-            "tidings_log_removed_total",
-            "Messages removed by retention.",
-            stats.removed,
-        ),
-        (
-            "tidings_log_pages_read_total",
-            "Pages read.",
-            stats.pages_read,
-        ),
-        (
-            "tidings_log_messages_read_total",
-            "Messages read.",
-            stats.messages_read,
-        ),
-        (
-            "tidings_log_read_errors_total",
-            "Reads that failed.",
-            stats.read_errors,
-        ),
-    ];
-    let gauges = [
-        (
-            "tidings_log_head",
-            "The last committed offset.",
-            shared.engine.head().0,
-        ),
-        (
-            "tidings_log_writable",
-            "1 if the log takes writes.",
-            writable,
-        ),
-        ("tidings_log_segments", "Segments.", stats.segments),
-        ("tidings_log_bytes", "Bytes stored.", stats.bytes_stored),
-        (
-            "tidings_log_memory_bytes",
-            "Bytes of topics kept in memory.",
-            stats.bytes_memory,
-        ),
-        ("tidings_log_topics", "Topics.", stats.topics),
-        (
-            "tidings_log_keys",
-            "Idempotency keys remembered.",
-            stats.keys,
-        ),
-        (
-            "tidings_log_queued",
-            "Messages waiting to be committed.",
-            stats.queued,
-        ),
-    ];
-    for (name, help, value) in counters {
-        one(page, name, "counter", help, value)?;
+    for (name, kind, help, number) in LOG {
+        one(page, name, kind, help, number(&stats))?;
     }
-    for (name, help, value) in gauges {
-        one(page, name, "gauge", help, value)?;
-    }
-    Ok(())
+    let head = shared.engine.head().0;
+    one(
+        page,
+        "tidings_log_head",
+        "gauge",
+        "The last committed offset.",
+        head,
+    )?;
+    let writable = u64::from(shared.engine.health() == EngineHealth::Writable);
+    one(
+        page,
+        "tidings_log_writable",
+        "gauge",
+        "1 if the log takes writes.",
+        writable,
+    )
 }
 
 fn one(page: &mut String, name: &str, kind: &str, help: &str, value: u64) -> fmt::Result {

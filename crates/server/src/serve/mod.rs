@@ -32,6 +32,10 @@ pub use launch::launch;
 use crate::config::Config;
 
 /// What the threads of a running server share.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub struct Shared {
     /// The limits.
     pub limits: Arc<Limits>,
@@ -66,7 +70,7 @@ pub struct Shared {
 pub struct Reloadable {
     /// Which pages may read responses.
     pub cors: Cors,
-    /// Which pages may open WebSockets.
+    /// Which pages may open a WebSocket.
     pub origins: Origins,
     /// The time over which a shutdown spreads its goodbyes.
     pub drain: Duration,

@@ -471,9 +471,8 @@ async fn serve_upgraded(
     conversation: Box<dyn Conversation>,
     upgraded: hyper::upgrade::Upgraded,
 ) {
-    let parts = match upgraded.downcast::<Rewound>() {
-        Ok(parts) => parts,
-        Err(_) => return tracing::error!("an upgraded connection was not one of ours"),
+    let Ok(parts) = upgraded.downcast::<Rewound>() else {
+        return tracing::error!("an upgraded connection was not one of ours");
     };
     // What hyper read ahead comes before what it had not yet read of the first bytes.
     let (unread, socket) = parts.io.into_parts();
