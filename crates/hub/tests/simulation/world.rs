@@ -330,7 +330,7 @@ impl World {
         let inboxes = Arc::clone(&self.inboxes);
         let (model, head) = (&mut self.model, &self.head);
         engine.commit(some, &*inboxes as &dyn Feed, |commit| {
-            note(model, head, commit)
+            note(model, head, commit);
         });
     }
 
@@ -524,21 +524,14 @@ impl World {
             for message in &page.messages {
                 let id = u64::from_be_bytes(message.payload[..8].try_into().unwrap());
                 assert!(found.insert(message.offset.0), "twice in the log");
-                match self.model.committed.get(&message.offset.0) {
-                    Some(entry) => assert_eq!(entry.id, id),
-                    None => {
-                        assert!(
-                            self.unacknowledged.contains_key(&id),
-                            "never published: {id}"
-                        );
-                        self.model.add(
-                            message.offset.0,
-                            message.topic.clone(),
-                            id,
-                            message.storage,
-                        );
-                    }
+                if let Some(entry) = self.model.committed.get(&message.offset.0) {
+                    assert_eq!(entry.id, id);
+                    continue;
                 }
+                let published = self.unacknowledged.contains_key(&id);
+                assert!(published, "never published: {id}");
+                self.model
+                    .add(message.offset.0, message.topic.clone(), id, message.storage);
             }
             after = page.scanned_to;
             if page.at_head {
