@@ -69,6 +69,13 @@ impl Inbox {
         debug_assert!(set.is_ok(), "an inbox has one owner");
     }
 
+    /// Has the shard come back to its inbox soon, after others had their turn.
+    pub(crate) fn call(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+
     /// Takes everything that waits, into an empty queue.
     pub(crate) fn take(&self, into: &mut VecDeque<Note>) {
         debug_assert!(into.is_empty());
@@ -85,8 +92,8 @@ impl Inbox {
             put(&mut waiting);
             was_empty && !waiting.notes.is_empty()
         };
-        if let (true, Some(wake)) = (was_empty, self.wake.get()) {
-            wake();
+        if was_empty {
+            self.call();
         }
     }
 

@@ -12,6 +12,8 @@ pub struct Outbox {
     bytes: usize,
 }
 
+/// A slot in the queue, which may be half empty, and the frame's allocation.
+const FRAME_COST: usize = 96;
 /// An idle outbox keeps at most this many slots.
 const SLOTS_KEPT: usize = 4;
 
@@ -28,6 +30,13 @@ impl Outbox {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What the wait costs in memory: the bytes, and a slot and an allocation for each frame, so that a flood
+    /// of tiny frames is bounded too.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes + FRAME_COST * self.frames.len()
     }
 
     /// Whether nothing waits.

@@ -81,6 +81,14 @@ impl Keys {
     }
 }
 
+/// The newest of these, up to the bound, each once, in offset order.
+pub(crate) fn newest_keys(mut keys: Vec<KeyMark>, max: usize) -> Vec<KeyMark> {
+    keys.sort_unstable_by_key(|key| key.offset);
+    keys.dedup_by_key(|key| key.offset);
+    keys.drain(..keys.len().saturating_sub(max));
+    keys
+}
+
 /// The hash of a key on a topic.
 pub(crate) fn hash(secret: &[u8; 16], topic: &str, key: &str) -> u128 {
     let mut hasher = SipHasher24::new_with_key(secret);

@@ -3,19 +3,23 @@
 //! ```text
 //! meta  = "TIDINGSM" | version u32 | epoch u64 | magic u64 | key secret 16 bytes | crc32c u32
 //! clean = "TIDINGSC" | next u64 | last base u64 | end u32 | crc32c u32
+//! keys  = "TIDINGSK" | (hash u128 | offset u64 | time u64)* | crc32c u32
 //! ```
 //! `clean` is there only while no process has the log open and the last one closed it: it names the next
-//! offset and the end of the newest segment, so that nothing has to be guessed.
+//! offset and the end of the newest segment, so that nothing has to be guessed. `keys` has the idempotency keys
+//! of messages whose segments were removed within the keys' window.
 
 use crate::codec::Input;
 use crate::error::OpenError;
-use crate::segment::FORMAT_VERSION;
+use crate::segment::{FORMAT_VERSION, KeyMark, open_keys, put_keys};
 use crate::storage::{Storage, read_all, replace};
 
 const META: &str = "meta";
 const META_MAGIC: [u8; 8] = *b"TIDINGSM";
 const CLEAN: &str = "clean";
 const CLEAN_MAGIC: [u8; 8] = *b"TIDINGSC";
+const KEYS: &str = "keys";
+const KEYS_MAGIC: [u8; 8] = *b"TIDINGSK";
 
 /// The identity of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,4 +154,24 @@ impl Clean {
         bytes.extend_from_slice(&self.end.to_le_bytes());
         replace(storage, CLEAN, &sealed(bytes))
     }
+}
+
+/// Reads the keys of messages that are gone, in offset order; none if there never were any.
+pub(crate) fn load_keys(storage: &dyn Storage) -> Result<Vec<KeyMark>, OpenError> {
+    let Some(bytes) = read(storage, KEYS)? else {
+        return Ok(Vec::new());
+    };
+    let keys = checked(&bytes, KEYS_MAGIC).and_then(|input| open_keys(input.rest));
+    keys.ok_or_else(|| OpenError::Damaged {
+        file: storage.describe(KEYS),
+        offset: 0,
+        what: "the file with the idempotency keys is not whole",
+    })
+}
+
+/// Replaces the keys of messages that are gone.
+pub(crate) fn store_keys(storage: &dyn Storage, keys: &[KeyMark]) -> std::io::Result<()> {
+    let mut bytes = KEYS_MAGIC.to_vec();
+    put_keys(&mut bytes, keys);
+    replace(storage, KEYS, &sealed(bytes))
 }

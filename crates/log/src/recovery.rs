@@ -14,8 +14,8 @@ use tidings_types::{Durability, Epoch, Storage as Class, Topic};
 use crate::appender::{Appender, OpenFile, WriteError};
 use crate::config::LogConfig;
 use crate::error::OpenError;
-use crate::keys::{self, Keys};
-use crate::meta::{Clean, Meta};
+use crate::keys::{self, Keys, newest_keys};
+use crate::meta::{Clean, Meta, load_keys};
 use crate::segment::{
     Entry, FileIndex, HEADER_LEN, Header, Identity, Index, KeyMark, MemoryIndex, NewPosting,
     Posting, RetainMark, Scan, Segment, Visit, index_name, proof_of_damage, scan, segment_name,
@@ -87,6 +87,8 @@ struct Opening<'a> {
     clean: Option<Clean>,
     table: Table,
     keys: Vec<KeyMark>,
+    /// Older keys are past their window.
+    keys_since: u64,
     sealed: Vec<Arc<Segment>>,
     active: Option<(Active, u64)>,
     last: u64,
@@ -129,7 +131,8 @@ pub(crate) fn open(
         meta,
         clean,
         table: Table::new(config.rules.clone()),
-        keys: Vec::new(),
+        keys: load_keys(&**storage)?,
+        keys_since: clock.now().0.saturating_sub(config.limits.key_window_ms),
         sealed: Vec::new(),
         active: None,
         last: 0,
@@ -263,7 +266,9 @@ impl Opening<'_> {
                 live[known.class] += entry.bytes;
             }
         }
-        self.keys.extend(keys);
+        let since = self.keys_since;
+        self.keys
+            .extend(keys.into_iter().filter(|key| key.time >= since));
         live
     }
 
@@ -382,6 +387,13 @@ impl Opening<'_> {
             cut.and_then(|()| found.file.sync())
                 .map_err(OpenError::io(format!("cut the torn end off {file}")))?;
         }
+        if scan.sealed.is_some() {
+            // The seal may be in the page cache only, and nothing syncs a sealed segment later.
+            let cut = found.file.set_len(u64::from(scan.end));
+            let file = self.storage.describe(&found.name);
+            cut.and_then(|()| found.file.sync())
+                .map_err(OpenError::io(format!("end {file}")))?;
+        }
         let entries = index.entries();
         let live = self.absorb(&entries, index.keys.clone());
         let covers = found.header.covers_to;
@@ -443,7 +455,7 @@ impl Opening<'_> {
         let memory = Chain::new(Arc::new(MemoryStorage::default()));
         let limits = &config.limits;
         let mut keys = Keys::new(self.meta.secret, limits.key_window_ms, limits.keys_max);
-        for key in self.keys {
+        for key in newest_keys(self.keys, limits.keys_max) {
             keys.insert(key);
         }
         let shared = Arc::new(Shared::new(SharedParts {

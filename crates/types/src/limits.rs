@@ -40,6 +40,8 @@ pub struct Limits {
     pub inbox_bytes_max: usize,
     /// The newest messages that stay in memory for catching up without the log.
     pub tail_bytes_max: usize,
+    /// Filters tried on messages of the tail before the shard's other work gets its turn.
+    pub tail_scan_max: usize,
     /// Messages that wait for the log; over it publishers are told `busy`.
     pub submit_messages_max: usize,
     /// Bytes that wait for the log.
@@ -95,6 +97,7 @@ impl Default for Limits {
             inbox_batches_max: 1_024,
             inbox_bytes_max: 32 << 20,
             tail_bytes_max: 16 << 20,
+            tail_scan_max: 65_536,
             submit_messages_max: 65_536,
             submit_bytes_max: 64 << 20,
             reads_max: 1_024,

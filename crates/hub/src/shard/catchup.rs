@@ -80,9 +80,9 @@ impl Shard {
 
     fn advance_from_tail(&mut self, id: SubscriptionId) {
         let now = self.clock.now();
-        let Some(mut cursor) = self
+        let Some((mut cursor, filters)) = self
             .subscription(id)
-            .map(|subscription| subscription.cursor)
+            .map(|subscription| (subscription.cursor, subscription.filters.len()))
         else {
             return;
         };
@@ -96,12 +96,38 @@ impl Shard {
                 }
             }
             cursor = batch.last();
+            // A batch is the least step, so that a scan always comes to an end.
+            self.scan_left = self
+                .scan_left
+                .saturating_sub(batch.messages.len() * filters);
+            if self.scan_left == 0 && cursor < self.tail.head() {
+                self.scans.push_back(id);
+                return self.inbox.call();
+            }
         }
         if let Some(subscription) = self.subscription(id) {
             subscription.source = Source::Live;
             subscription.first = First::Known;
             subscription.live_only = None;
             self.metrics.catching_up.sub(1);
+        }
+    }
+
+    /// Goes on with scans that were put off, as far as this turn's budget goes.
+    pub(super) fn resume_scans(&mut self) {
+        while self.scan_left > 0 {
+            let Some(id) = self.scans.pop_front() else {
+                return;
+            };
+            if self
+                .subscription(id)
+                .is_some_and(|it| it.source == Source::Queued)
+            {
+                self.advance(id);
+            }
+        }
+        if !self.scans.is_empty() {
+            self.inbox.call();
         }
     }
 
@@ -153,14 +179,16 @@ impl Shard {
                 let position = self.position_of(*other);
                 let other = &self.subscriptions[other.index as usize];
                 let delivered = other.start < message.offset && Some(message.offset) <= position;
-                delivered && other.wants(message)
+                let left_out = !other.echo && message.origin == connection.origin;
+                delivered && !left_out && other.wants(message)
             })
     }
 
     fn deliver_behind(&mut self, id: SubscriptionId, message: &Message) -> Offered {
         let subscription = &self.subscriptions[id.index as usize];
         let connection = &mut self.connections[subscription.connection.index as usize];
-        if connection.outbox.bytes() >= self.limits.outbox_bytes_max {
+        let ended = connection.ended != Ended::No;
+        if ended || connection.outbox.cost() >= self.limits.outbox_bytes_max {
             return Offered::Full;
         }
         let before = connection.outbox.bytes();
@@ -296,6 +324,10 @@ impl Shard {
         };
         subscription.source = Source::Queued;
         let (connection, key) = (subscription.connection, subscription.key);
+        let unanswered = match subscription.first {
+            First::Last(_, tag) => Some(tag),
+            _ => None,
+        };
         match result {
             Ok(page) if self.ended(connection) == Ended::No => self.take_page(id, &page),
             Ok(_) => {}
@@ -303,7 +335,13 @@ impl Shard {
             Err(ReadError::Storage) => {
                 let refusal = self.read_refusal(ReadError::Storage);
                 self.end_subscription(connection, id);
-                self.tell(connection, Event::Lost { key, refusal });
+                self.tell(
+                    connection,
+                    match unanswered {
+                        Some(tag) => Event::Refused { tag, refusal },
+                        None => Event::Lost { key, refusal },
+                    },
+                );
             }
         }
         self.start_reads();
@@ -325,7 +363,8 @@ impl Shard {
         let Some(subscription) = self.subscription(id) else {
             return;
         };
-        if subscription.first == First::Retained && page.at_head {
+        let all_told = page.at_head || page.scanned_to >= subscription.start;
+        if subscription.first == First::Retained && all_told {
             // What was retained is told; from here on it is an ordinary start at `latest`.
             subscription.first = First::Known;
             subscription.cursor = subscription.start;
@@ -360,14 +399,13 @@ impl Shard {
             offset: subscription.cursor,
         };
         let first = subscription.first.clone();
-        if first != First::Retained {
-            subscription.first = First::Known;
-        }
         if let First::Last(_, tag) = first {
             let offset = match page.messages.first() {
                 Some(oldest) => Offset(oldest.offset.0 - 1),
                 None => page.scanned_to,
             };
+            // From here on it claims to have seen everything up to there.
+            subscription.first = First::Resume;
             subscription.start = offset;
             subscription.cursor = offset;
             let cursor = Cursor { epoch, offset };

@@ -342,7 +342,13 @@ impl Shard {
         wanted.filters.sort_unstable();
         wanted.filters.dedup();
         let (offset, unknown) = self.locate(&wanted.start);
-        let subscription = self.add_subscription(id, ask, wanted.filters, &wanted.start, offset);
+        // What an unknown position missed is told once, below.
+        let start = if unknown {
+            Start::Earliest
+        } else {
+            wanted.start.clone()
+        };
+        let subscription = self.add_subscription(id, ask, wanted.filters, &start, offset);
         let epoch = self.engine.epoch();
         let cursor = Cursor { epoch, offset };
         if !matches!(wanted.start, Start::Last(_)) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidings_types::{Batch, Message, Offset, Storage, Timestamp};
 
 use super::Shard;
+use super::connection::Ended;
 use super::subscription::{LiveOnly, SlotFraming, Source};
 use crate::inbox::Lagged;
 
@@ -39,6 +40,10 @@ impl Shard {
             return;
         }
         let connection = &mut self.connections[subscription.connection.index as usize];
+        // Nothing follows a farewell.
+        if connection.ended != Ended::No {
+            return;
+        }
         let own_echo = !subscription.echo && message.origin == connection.origin;
         // `offered` also catches a subscription of which several filters match.
         if message.offset <= subscription.cursor || connection.offered == message.offset || own_echo
@@ -49,7 +54,7 @@ impl Shard {
             self.metrics.expired.add(1);
             return;
         }
-        if connection.outbox.bytes() >= self.limits.outbox_bytes_max {
+        if connection.outbox.cost() >= self.limits.outbox_bytes_max {
             // The message before this one is the last that it was given.
             subscription.cursor = Offset(message.offset.0 - 1);
             subscription.source = Source::Blocked;

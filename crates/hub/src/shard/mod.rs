@@ -78,6 +78,10 @@ pub struct Shard {
     pending: Pending,
     /// Subscriptions that wait for a free read.
     read_queue: VecDeque<subscription::SubscriptionId>,
+    /// Subscriptions whose scan of the tail was put off, for the sake of the others on this shard.
+    scans: VecDeque<subscription::SubscriptionId>,
+    /// How many filters may still be tried on messages of the tail in this turn.
+    scan_left: usize,
     /// Connections whose outbox or state changed since they were last taken.
     dirty: Vec<ConnectionId>,
     /// Commands that conversations gave and that are not yet carried out.
@@ -93,6 +97,7 @@ impl Shard {
     /// A shard without connections, at the head of the log.
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
+        let scan_left = config.limits.tail_scan_max;
         Self {
             index: config.index,
             tail: Tail::new(config.head, config.limits.tail_bytes_max),
@@ -111,6 +116,8 @@ impl Shard {
             formats: Formats::default(),
             pending: Pending::default(),
             read_queue: VecDeque::new(),
+            scans: VecDeque::new(),
+            scan_left,
             dirty: Vec::new(),
             commands: VecDeque::new(),
             notes: VecDeque::new(),
@@ -152,6 +159,7 @@ impl Shard {
 
     /// Passes what the peer sent to its conversation. An unfinished rest stays in `input`.
     pub fn receive(&mut self, id: ConnectionId, input: &mut BytesMut) {
+        self.scan_left = self.limits.tail_scan_max;
         self.converse(id, |conversation, turn| conversation.receive(input, turn));
         self.settle();
     }
@@ -210,7 +218,8 @@ impl Shard {
         let Some(connection) = self.connection(id) else {
             return;
         };
-        if connection.outbox.bytes() > low_water || connection.blocked == 0 {
+        let ended = connection.ended != Ended::No;
+        if ended || connection.outbox.cost() > low_water || connection.blocked == 0 {
             return;
         }
         for index in 0..self.connections[id.index as usize].subscriptions.len() {
@@ -228,7 +237,7 @@ impl Shard {
             .is_some_and(|connection| {
                 connection.id == id
                     && connection.ended == Ended::No
-                    && connection.outbox.bytes() < self.limits.outbox_bytes_max
+                    && connection.outbox.cost() < self.limits.outbox_bytes_max
                     && connection.publishes_in_flight < self.limits.publishes_in_flight_max
             })
     }
@@ -260,6 +269,7 @@ impl Shard {
 
     /// Carries out what waits in the inbox.
     pub fn take_inbox(&mut self) {
+        self.scan_left = self.limits.tail_scan_max;
         let mut notes = std::mem::take(&mut self.notes);
         self.inbox.take(&mut notes);
         for note in notes.drain(..) {
@@ -270,6 +280,7 @@ impl Shard {
             }
         }
         self.notes = notes;
+        self.resume_scans();
         self.settle();
     }
 

@@ -10,10 +10,12 @@ use std::sync::atomic::Ordering;
 
 use tidings_types::{Storage as Class, Topic};
 
+use crate::keys::newest_keys;
+use crate::meta::{load_keys, store_keys};
 use crate::record::{self, BATCH_LEN, BatchHead, kind, open_head, open_record};
 use crate::recovery::{Scanned, index_content};
 use crate::segment::{
-    HEADER_LEN, Header, Index, MARK_MS, Posting, Segment, index_name, segment_name,
+    HEADER_LEN, Header, Index, KeyMark, MARK_MS, Posting, Segment, index_name, segment_name,
 };
 use crate::state::count;
 use crate::storage::{Storage, is_full};
@@ -119,7 +121,14 @@ impl Keeper {
         oldest: bool,
     ) -> io::Result<()> {
         let survey = self.survey(run, oldest)?;
+        let mut unsaved = Vec::new();
         if survey.is_empty() {
+            match self.save_keys(class, storage, run) {
+                // A full disk must not keep the segment that it could do without: the keys come after it.
+                Err((error, keys)) if is_full(&error) => unsaved = keys,
+                Err((error, _)) => return Err(error),
+                Ok(()) => {}
+            }
             self.put(class, run, None, &survey);
         } else {
             let bytes: u64 = survey.kept.iter().flatten().map(|p| u64::from(p.len)).sum();
@@ -129,6 +138,8 @@ impl Keeper {
                 self.pinned.insert(run[0].id, survey.pinned);
                 return Ok(());
             }
+            self.save_keys(class, storage, run)
+                .map_err(|(error, _)| error)?;
             let new = self.rewrite(storage, run, &survey)?;
             self.pinned.insert(new.id, survey.pinned);
             self.put(class, run, Some(new), &survey);
@@ -144,7 +155,41 @@ impl Keeper {
                 Ok(()) | Err(_) => {}
             }
         }
-        storage.sync_names()
+        storage.sync_names()?;
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        store_keys(storage, &unsaved)
+    }
+
+    /// Keeps the idempotency keys of a run that goes, as long as their window lasts. What could not be stored
+    /// comes back with the error.
+    fn save_keys(
+        &self,
+        class: Class,
+        storage: &dyn Storage,
+        run: &[Arc<Segment>],
+    ) -> Result<(), (io::Error, Vec<KeyMark>)> {
+        if class != Class::Durable {
+            return Ok(());
+        }
+        let now = self.shared.now().max(self.shared.state().last_time);
+        let limits = &self.shared.config.limits;
+        let since = now.saturating_sub(limits.key_window_ms);
+        let mut keys = Vec::new();
+        for segment in run.iter().filter(|segment| segment.last_time >= since) {
+            let known = segment.index.keys();
+            keys.extend(known.map_err(|error| (error, Vec::new()))?);
+        }
+        keys.retain(|key| key.time >= since);
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let stored = load_keys(storage);
+        let stored = stored.map_err(|error| (io::Error::other(error), Vec::new()))?;
+        keys.extend(stored.into_iter().filter(|key| key.time >= since));
+        let keys = newest_keys(keys, limits.keys_max);
+        store_keys(storage, &keys).map_err(|error| (error, keys))
     }
 
     /// Finds what is needed of a run.

@@ -292,7 +292,11 @@ impl Reader<'_> {
             }
             if used == 0 {
                 if len < chunk {
-                    break;
+                    return Err(Trouble {
+                        file: segment.name.clone(),
+                        offset: at,
+                        what: "the record is cut off".to_owned(),
+                    });
                 }
                 // A record that is larger than a chunk.
                 chunk *= 4;

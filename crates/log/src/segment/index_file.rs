@@ -27,6 +27,7 @@ use super::memory_index::MemoryIndex;
 use super::{Entry, KeyMark, Mark, Posting, RetainMark};
 
 const POSTING_LEN: usize = 24;
+const KEY_LEN: usize = 32;
 const BLOCK_LEN: usize = 4 << 10;
 const MAGIC: &[u8; 8] = b"TIDIDX01";
 const FOOTER_LEN: usize = 5 * 4 + 8 + 4 + 8 + 8 + 1 + 4 + 8;
@@ -51,7 +52,32 @@ pub(crate) struct FileIndex {
     /// The first topic of each block, and where the block begins.
     fences: Vec<(Topic, u32)>,
     marks: Vec<Mark>,
+    /// Position and length of the keys.
+    keys: (u32, u32),
     expiring: bool,
+}
+
+/// The encoded keys.
+pub(crate) fn put_keys(out: &mut Vec<u8>, keys: &[KeyMark]) {
+    out.reserve(keys.len() * KEY_LEN);
+    for key in keys {
+        out.extend_from_slice(&key.hash.to_le_bytes());
+        out.extend_from_slice(&key.offset.to_le_bytes());
+        out.extend_from_slice(&key.time.to_le_bytes());
+    }
+}
+
+/// Reads encoded keys; `None` if the last is not whole.
+pub(crate) fn open_keys(bytes: &[u8]) -> Option<Vec<KeyMark>> {
+    let key = |bytes| {
+        let mut input = Input::new(bytes);
+        Some(KeyMark {
+            hash: input.u128()?,
+            offset: input.u64()?,
+            time: input.u64()?,
+        })
+    };
+    bytes.chunks(KEY_LEN).map(key).collect()
 }
 
 fn put_entry(out: &mut Vec<u8>, entry: &Entry, start: u32) {
@@ -124,12 +150,8 @@ pub(crate) fn encode_index(index: &MemoryIndex, identity: Identity) -> Vec<u8> {
         put_entry(&mut directory, entry, start);
         start += entry.count;
     }
-    let mut keys = Vec::with_capacity(index.keys.len() * 32);
-    for key in &index.keys {
-        keys.extend_from_slice(&key.hash.to_le_bytes());
-        keys.extend_from_slice(&key.offset.to_le_bytes());
-        keys.extend_from_slice(&key.time.to_le_bytes());
-    }
+    let mut keys = Vec::new();
+    put_keys(&mut keys, &index.keys);
     let mut marks = Vec::with_capacity(index.marks.len() * 20);
     for mark in &index.marks {
         marks.extend_from_slice(&mark.offset.to_le_bytes());
@@ -210,15 +232,7 @@ impl FileIndex {
         while !fence.rest.is_empty() {
             fences.push((Topic::new(fence.text()?).ok()?, fence.u32()?));
         }
-        let mut keys = Input::new(parts.take(lens[3])?);
-        let keys = std::iter::from_fn(|| {
-            Some(KeyMark {
-                hash: keys.u128()?,
-                offset: keys.u64()?,
-                time: keys.u64()?,
-            })
-        });
-        let keys = keys.collect();
+        let keys = open_keys(parts.take(lens[3])?)?;
         let mut marks = Input::new(parts.take(lens[4])?);
         let marks = std::iter::from_fn(|| {
             Some(Mark {
@@ -227,12 +241,14 @@ impl FileIndex {
                 until: marks.u64()?,
             })
         });
+        let keys_at: usize = lens[..3].iter().sum();
         let index = Self {
             marks: marks.collect(),
             file,
             directory: lens[0] as u32,
             directory_end: (lens[0] + lens[1]) as u32,
             fences,
+            keys: (keys_at as u32, lens[3] as u32),
             expiring,
         };
         Some(Opened {
@@ -245,6 +261,13 @@ impl FileIndex {
 
     pub(super) fn marks(&self) -> &[Mark] {
         &self.marks
+    }
+
+    pub(super) fn keys(&self) -> io::Result<Vec<KeyMark>> {
+        let (start, len) = self.keys;
+        let mut bytes = vec![0; len as usize];
+        self.file.read_at(&mut bytes, u64::from(start))?;
+        open_keys(&bytes).ok_or_else(damaged)
     }
 
     pub(super) fn expiring(&self) -> bool {

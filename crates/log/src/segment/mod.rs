@@ -13,7 +13,9 @@ mod index_file;
 mod memory_index;
 mod scan;
 
-pub(crate) use index_file::{FileIndex, Identity, Opened as OpenedIndex, encode_index};
+pub(crate) use index_file::{
+    FileIndex, Identity, Opened as OpenedIndex, encode_index, open_keys, put_keys,
+};
 pub(crate) use memory_index::{MARK_MS, MemoryIndex, NewPosting};
 pub(crate) use scan::{Scan, Visit, proof_of_damage, scan};
 
@@ -248,6 +250,14 @@ impl Index {
         match self {
             Self::Memory(index) => &index.marks,
             Self::File(index) => index.marks(),
+        }
+    }
+
+    /// The idempotency keys of its messages, in offset order.
+    pub(crate) fn keys(&self) -> io::Result<Vec<KeyMark>> {
+        match self {
+            Self::Memory(index) => Ok(index.keys.clone()),
+            Self::File(index) => index.keys(),
         }
     }
 

@@ -204,3 +204,54 @@ fn retained_messages_come_in_pages() {
     assert_eq!(after, log.core().head());
     assert_eq!(found, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 }
+
+/// Publishes with a key, lets the key's segment go, and retries after a restart.
+fn a_key_survives(keep: &[&str]) {
+    let mut config = config(700);
+    config.rules.default.per_topic_max = Some(1);
+    for name in keep {
+        rule(&mut config, name, keep_all());
+    }
+    let mut log = Log::new(config);
+    let first = log.publish_draft(keyed("t", "once", "k"));
+    for name in keep {
+        log.publish(name, "stays");
+    }
+    let file = log.files(".seg")[0].clone();
+    let header = log.disk.content(&file).unwrap()[..64].to_vec();
+    for number in 0..40 {
+        log.publish("t", &format!("{number:040}"));
+        log.core().keep();
+    }
+    let left = log
+        .disk
+        .content(&file)
+        .map(|content| content[..64].to_vec());
+    assert_ne!(left, Some(header), "the segment is gone or another one");
+    assert_eq!(left.is_none(), keep.is_empty());
+    assert_eq!(log.all("t").len(), 1);
+    for round in 0..3 {
+        match round {
+            0 => log.kill(),
+            1 => log.crash(5),
+            _ => log.reopen(),
+        }
+        let again = log.publish_draft(keyed("t", "twice", "k"));
+        assert!(again.replayed, "round {round}");
+        assert_eq!((again.cursor, again.time), (first.cursor, first.time));
+    }
+    let window = Duration::from_millis(log.config.limits.key_window_ms);
+    log.advance(window + Duration::from_millis(1));
+    log.kill();
+    assert!(!log.publish_draft(keyed("t", "later", "k")).replayed);
+}
+
+#[test]
+fn a_key_outlives_the_segment_of_its_message_when_that_is_dropped() {
+    a_key_survives(&[]);
+}
+
+#[test]
+fn a_key_outlives_the_segment_of_its_message_when_that_is_rewritten() {
+    a_key_survives(&["stays"]);
+}

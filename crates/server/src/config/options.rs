@@ -392,6 +392,12 @@ pub static OPTIONS: &[OptionSpec] = &[
     )
     .range(0, 64 * GIB),
     option(
+        "limits.tail_scan_max",
+        "Filters tried on messages of the tail before the shard's other work gets its turn.",
+        |c| Slot::Count((&mut c.limits.tail_scan_max).into()),
+    )
+    .range(1, 100_000_000),
+    option(
         "limits.submit_messages_max",
         "Messages that wait for the log; over it publishers are told `busy`.",
         |c| Slot::Count((&mut c.limits.submit_messages_max).into()),

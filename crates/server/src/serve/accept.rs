@@ -16,6 +16,9 @@ use super::Shared;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
+/// Connections over the limit that are told so; further ones are closed without a word, so that a flood of
+/// them does not take the descriptors that the log needs.
+const REFUSED_MAX: usize = 64;
 /// After accepting failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -141,6 +144,10 @@ pub async fn accept(
             }
         };
         let (permit, refusal) = shared.sockets.admit(peer.ip(), &shared.limits);
+        if shared.sockets.open() > shared.limits.connections_max + REFUSED_MAX {
+            shared.metrics.refused(RefusalCode::AtCapacity);
+            continue;
+        }
         let socket = match prepare(socket, &shared.limits) {
             Ok(socket) => socket,
             Err(error) => {

@@ -187,10 +187,10 @@ fn log_config(config: &Config) -> LogConfig {
 }
 
 /// The most that messages on their way take, whatever peers do: what waits for the log and what is being
-/// committed, and each shard's inbox, tail and pages.
+/// committed, and each shard's request bodies, inbox, tail and pages.
 fn queues_bytes_max(limits: &Limits, shards: usize) -> u64 {
     let shard = limits.inbox_bytes_max + limits.tail_bytes_max + 64 * limits.page_bytes_max;
-    (2 * limits.submit_bytes_max + shards * shard) as u64
+    ((2 + shards) * limits.submit_bytes_max + shards * shard) as u64
 }
 
 /// Says what listens where, and what to try first.

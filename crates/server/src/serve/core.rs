@@ -92,6 +92,8 @@ pub struct Core {
     /// Connections of every kind, also those that speak HTTP only.
     open: Cell<usize>,
     closed: tokio::sync::Notify,
+    /// Bytes of request bodies that are being read.
+    bodies: Cell<usize>,
 }
 
 impl Core {
@@ -110,6 +112,7 @@ impl Core {
             drain: tokio::sync::Notify::new(),
             open: Cell::new(0),
             closed: tokio::sync::Notify::new(),
+            bodies: Cell::new(0),
         }
     }
 
@@ -310,6 +313,14 @@ impl Core {
         Open(Rc::clone(self))
     }
 
+    /// A share of what request bodies may take together on this shard, given back when it is dropped.
+    pub fn body_budget(&self) -> BodyBudget<'_> {
+        BodyBudget {
+            core: self,
+            taken: 0,
+        }
+    }
+
     /// Begins the farewell: HTTP connections finish their request, streams are told to come back later.
     pub fn begin_drain(&self) {
         self.draining.set(true);
@@ -334,6 +345,31 @@ impl Core {
         while self.open.get() > 0 {
             self.closed.notified().await;
         }
+    }
+}
+
+/// The bytes of one request body.
+pub struct BodyBudget<'a> {
+    core: &'a Core,
+    taken: usize,
+}
+
+impl BodyBudget<'_> {
+    /// Takes more; `false` if all bodies together are at their bound, `limits.submit_bytes_max`.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let sum = self.core.bodies.get() + bytes;
+        if sum > self.core.shared.limits.submit_bytes_max {
+            return false;
+        }
+        self.core.bodies.set(sum);
+        self.taken += bytes;
+        true
+    }
+}
+
+impl Drop for BodyBudget<'_> {
+    fn drop(&mut self) {
+        self.core.bodies.set(self.core.bodies.get() - self.taken);
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::body::{OnThisShard, Rewound};
 use super::core::Core;
+use super::shard::Place;
 use super::{requests, socket};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
@@ -39,10 +40,17 @@ enum First {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(core: Rc<Core>, socket: TcpStream) {
+pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
     let mut bytes = BytesMut::new();
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
-    let read = Box::pin(timeout(limit, read_first(&core, &socket, &mut bytes))).await;
+    let read = Box::pin(async {
+        tokio::select! {
+            read = timeout(limit, read_first(&core, &socket, &mut bytes)) => Some(read),
+            // A browser opens connections ahead of need; nobody waits for those to speak.
+            () = core.draining() => None,
+        }
+    });
+    let Some(read) = read.await else { return };
     let first = match read {
         Ok(Ok(Some(first))) => first,
         // Closed, or broken, before it said anything.
@@ -62,13 +70,13 @@ pub async fn serve(core: Rc<Core>, socket: TcpStream) {
         }
     };
     match first {
-        First::Two => Box::pin(serve_http2(core, socket, bytes.freeze())).await,
+        First::Two => Box::pin(serve_http2(core, socket, bytes.freeze(), place)).await,
         First::One(parts, head) => match streaming(&core, &parts) {
             Some(route) => {
                 bytes.advance(head);
                 serve_stream(core, socket, *parts, route, bytes).await;
             }
-            None => Box::pin(serve_http1(core, socket, bytes.freeze())).await,
+            None => Box::pin(serve_http1(core, socket, bytes.freeze(), place)).await,
         },
     }
 }
@@ -197,7 +205,7 @@ async fn serve_stream(
     }
 }
 
-async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes) {
+async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Place) {
     let limits = &core.shared.limits;
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -206,7 +214,7 @@ async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes) {
         .max_buf_size(limits.request_head_bytes_max.max(8 << 10))
         .half_close(false)
         .pipeline_flush(true);
-    let service = requests::Requests::new(Rc::clone(&core));
+    let service = requests::Requests::new(Rc::clone(&core), place);
     let connection = builder
         .serve_connection(Rewound::new(first, socket), service)
         .with_upgrades();
@@ -214,6 +222,8 @@ async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes) {
     let mut told = false;
     loop {
         tokio::select! {
+            // The connection first: a request that is here already is answered before the goodbye.
+            biased;
             result = connection.as_mut() => {
                 if let Err(error) = result {
                     requests::note_http_error(&core, &error);
@@ -228,7 +238,7 @@ async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes) {
     }
 }
 
-async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes) {
+async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Place) {
     let limits = &core.shared.limits;
     let mut builder = hyper::server::conn::http2::Builder::new(OnThisShard);
     builder
@@ -238,12 +248,14 @@ async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes) {
         .max_concurrent_streams(limits.http2_streams_max)
         .max_header_list_size(u32::try_from(limits.request_head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buf_size(limits.outbox_bytes_max);
-    let service = requests::Requests::new(Rc::clone(&core));
+    let service = requests::Requests::new(Rc::clone(&core), place);
     let connection = builder.serve_connection(Rewound::new(first, socket), service);
     let mut connection = pin!(connection);
     let mut told = false;
     loop {
         tokio::select! {
+            // The connection first: a request that is here already is answered before the goodbye.
+            biased;
             result = connection.as_mut() => {
                 if let Err(error) = result {
                     requests::note_http_error(&core, &error);
@@ -265,6 +277,10 @@ pub async fn refuse(core: &Core, socket: TcpStream, refusal: Refusal) {
 }
 
 async fn answer_and_close(core: &Core, socket: TcpStream, response: Response<Bytes>) {
+    let limit = Duration::from_millis(core.shared.limits.close_ms_max);
+    if !matches!(timeout(limit, socket.writable()).await, Ok(Ok(()))) {
+        return;
+    }
     // It is small, and the socket is new: what its buffer does not take is not worth waiting for.
     match socket.try_write(&whole_response(response)) {
         Ok(_) => socket::linger(socket, core.shared.limits.close_ms_max).await,

@@ -28,17 +28,25 @@ use tokio::time::timeout;
 
 use super::body::{Reply, Rewound, Stream};
 use super::core::Core;
+use super::shard::Place;
 use super::{metrics, page, socket};
+
+/// What a connection may become, and its place, which it then keeps.
+struct Upgrade {
+    upgrade: hyper::upgrade::OnUpgrade,
+    place: Place,
+}
 
 /// Answers the requests of one connection.
 pub struct Requests {
     core: Rc<Core>,
+    place: Place,
 }
 
 impl Requests {
     /// On this shard.
-    pub fn new(core: Rc<Core>) -> Self {
-        Self { core }
+    pub fn new(core: Rc<Core>, place: Place) -> Self {
+        Self { core, place }
     }
 }
 
@@ -50,8 +58,8 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let core = Rc::clone(&self.core);
-        Box::pin(async move { Ok(answer(core, request).await) })
+        let (core, place) = (Rc::clone(&self.core), Rc::clone(&self.place));
+        Box::pin(async move { Ok(answer(core, request, place).await) })
     }
 }
 
@@ -59,15 +67,16 @@ impl Service<Request<Incoming>> for Requests {
 pub fn note_http_error(core: &Core, error: &hyper::Error) {
     if error.is_parse() || error.is_parse_too_large() {
         core.shared.metrics.refused(RefusalCode::BadRequest);
-    } else if error.is_timeout() {
-        core.shared.metrics.refused(RefusalCode::RequestTimeout);
     }
     tracing::trace!(%error, "an http connection ended");
 }
 
-async fn answer(core: Rc<Core>, mut request: Request<Incoming>) -> Response<Reply> {
+async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) -> Response<Reply> {
     let counted = Counted::new(&core);
-    let upgrade = hyper::upgrade::on(&mut request);
+    let upgrade = Upgrade {
+        upgrade: hyper::upgrade::on(&mut request),
+        place,
+    };
     let (parts, body) = request.into_parts();
     let routed = adapter::route(&parts, &core.shared.limits);
     let answered = match routed {
@@ -90,7 +99,7 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>) -> Response<Repl
     };
     let mut response = answered.unwrap_or_else(|refusal| {
         core.shared.metrics.refused(refusal.code);
-        adapter::refused(&parts, &refusal).map(Reply::from)
+        without_body_for_head(&parts, adapter::refused(&parts, &refusal)).map(Reply::from)
     });
     core.shared
         .reloadable()
@@ -149,7 +158,7 @@ async fn stream_from_body(
     core: &Rc<Core>,
     parts: &Parts,
     body: Incoming,
-    upgrade: hyper::upgrade::OnUpgrade,
+    upgrade: Upgrade,
 ) -> Result<Response<Reply>, Refusal> {
     let limits = &core.shared.limits;
     let max = adapter::body_bytes_max(&Route::StreamFromBody, limits);
@@ -201,6 +210,7 @@ async fn read_body(
     }
     let read = async {
         let mut whole = BytesMut::new();
+        let mut budget = core.body_budget();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 Refusal::new(
@@ -211,6 +221,10 @@ async fn read_body(
             if let Ok(piece) = frame.into_data() {
                 if whole.len() + piece.len() > max {
                     return Err(too_large());
+                }
+                if !budget.take(piece.len()) {
+                    let detail = "too many large requests at once: send it again in a moment";
+                    return Err(Refusal::new(RefusalCode::Busy, detail));
                 }
                 whole.extend_from_slice(&piece);
             }
@@ -438,7 +452,7 @@ fn open_streaming(
     core: &Rc<Core>,
     parts: &Parts,
     route: Route,
-    upgrade: hyper::upgrade::OnUpgrade,
+    upgrade: Upgrade,
 ) -> Result<Response<Reply>, Refusal> {
     let OpenStream {
         mut head,
@@ -447,13 +461,12 @@ fn open_streaming(
     head.version = parts.version;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let core = Rc::clone(core);
-        let open = core.open();
         tokio::task::spawn_local(async move {
-            match upgrade.await {
+            match upgrade.upgrade.await {
                 Ok(upgraded) => serve_upgraded(core, conversation, upgraded).await,
                 Err(error) => tracing::trace!(%error, "an upgrade broke off"),
             }
-            drop(open);
+            drop(upgrade.place);
         });
         return Ok(Response::from_parts(head, Reply::Full(None)));
     }

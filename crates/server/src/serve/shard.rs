@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::accept::Accepted;
-use super::core::Core;
+use super::accept::{Accepted, Permit};
+use super::core::{Core, Open};
 use super::{Shared, front};
 
 /// Between two looks at the timers: the width of a slot of the wheel.
@@ -30,6 +30,10 @@ pub struct ShardThread {
     /// The thread; it returns when the shard's last connection is closed, or its time is over.
     pub thread: JoinHandle<()>,
 }
+
+/// A connection's place among the open ones, for as long as something of it is there: an upgraded connection
+/// outlives the HTTP that it came by.
+pub type Place = Rc<(Open, Permit)>;
 
 /// Starts a shard's thread.
 pub fn start(
@@ -123,13 +127,15 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
         Err(error) => return tracing::debug!(%error, "a new connection broke at once"),
     };
     let core = Rc::clone(core);
-    let open = core.open();
+    let place = Rc::new((core.open(), permit));
     tokio::task::spawn_local(async move {
         match refusal {
-            Some(refusal) => front::refuse(&core, socket, refusal).await,
-            None => front::serve(core, socket).await,
+            Some(refusal) => {
+                front::refuse(&core, socket, refusal).await;
+                drop(place);
+            }
+            None => front::serve(core, socket, place).await,
         }
-        drop((open, permit));
     });
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidings_ports::Conversation;
+use tidings_types::{Refusal, RefusalCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -28,6 +29,14 @@ pub async fn run(
     let socket = Rc::new(socket);
     let principal = core.shared.anonymous();
     let id = core.connect_socket(conversation, principal, head, Rc::clone(&socket));
+    if core.is_draining() {
+        // It was upgraded after the goodbyes had begun.
+        core.with(|shard| {
+            let detail = "the server restarts: reconnect in a moment";
+            let refusal = Refusal::new(RefusalCode::ShuttingDown, detail);
+            shard.drain(id, Duration::from_secs(2), refusal);
+        });
+    }
     let orderly = {
         let guard = Disconnect { core: &core, id };
         converse(&guard, rest).await
