@@ -10,6 +10,7 @@ mod bad_input;
 mod browser;
 mod command_line;
 mod crash;
+mod floods;
 mod http_api;
 mod quickstart;
 mod shutdown;
