@@ -12,6 +12,7 @@ use tidings_types::message::Place;
 use tidings_types::{Draft, Durability};
 
 use crate::record::{self, BATCH_LEN, BatchHead, SEAL_LEN, TopicPlace};
+use crate::recovery::SKIP_AFTER_CRASH;
 use crate::segment::{HEADER_LEN, Header, Index, MemoryIndex, Segment, segment_name};
 use crate::state::{Active, Shared, count};
 use crate::storage::{Storage, StorageFile, is_full};
@@ -53,6 +54,8 @@ pub(crate) struct Appender {
     /// A RESERVE is buffered: it counts only once it is on the disk.
     reserves: bool,
     last: u64,
+    /// The last offset that a commit synced.
+    settled: u64,
     /// The newest RESERVE that was written.
     pub(crate) ceiling: u64,
     file: Option<OpenFile>,
@@ -95,6 +98,7 @@ impl Appender {
             buffered: last,
             reserves: false,
             last,
+            settled: last,
             ceiling,
             file: None,
         }
@@ -169,8 +173,11 @@ impl Appender {
         record::finish_batch(&mut self.buffer, shared.magic, head);
         let position = open.len;
         open.write(&self.buffer, self.segment_bytes)?;
-        if self.durability == Durability::Sync || self.reserves {
+        // What a crash loses must be less than what the log then skips, however late the background syncs are.
+        let far = self.buffered > self.settled + SKIP_AFTER_CRASH / 2;
+        if self.durability == Durability::Sync || self.reserves || far {
             open.sync(shared)?;
+            self.settled = self.buffered;
         }
         let first = self.first;
         count(&shared.counters.bytes_written, self.buffer.len() as u64);
@@ -244,6 +251,7 @@ impl Appender {
             Err(error) => {
                 if is_full(&error)
                     && let Err(error) = self.storage.remove(&name)
+                    && error.kind() != io::ErrorKind::NotFound
                 {
                     tracing::warn!(file = described, %error, "cannot remove a segment that was not begun");
                 }

@@ -140,9 +140,9 @@ impl Clean {
     /// Removes the mark, before anything is written.
     pub(crate) fn clear(storage: &dyn Storage) -> std::io::Result<()> {
         match storage.remove(CLEAN) {
-            Ok(()) => storage.sync_names(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            // An earlier removal may not have reached the disk.
+            Ok(()) | Err(_) => storage.sync_names(),
         }
     }
 

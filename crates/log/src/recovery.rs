@@ -26,7 +26,7 @@ use crate::table::Table;
 use crate::writer::Writer;
 
 /// With `durability = os` a crash may lose offsets that were handed out; the log goes on this far behind them.
-const SKIP_AFTER_CRASH: u64 = 1 << 20;
+pub(crate) const SKIP_AFTER_CRASH: u64 = 1 << 20;
 
 /// What a scan puts into an index.
 pub(crate) struct Scanned {
@@ -262,7 +262,9 @@ impl Opening<'_> {
         let mut live = vec![0; self.table.classes.len()];
         for entry in entries {
             self.table.absorb(entry, Class::Durable);
-            if let Some(known) = self.table.get(&entry.topic) {
+            if let Some(known) = self.table.get(&entry.topic)
+                && known.storage == Class::Durable
+            {
                 live[known.class] += entry.bytes;
             }
         }
@@ -464,6 +466,10 @@ impl Opening<'_> {
             magic: self.meta.magic,
             secret: self.meta.secret,
             next_segment: self.next_segment,
+            lost_to: match config.durability {
+                Durability::Os if crashed => next - 1,
+                _ => 0,
+            },
             state: State {
                 head: next - 1,
                 last_time: self.last_time,
@@ -504,7 +510,15 @@ fn settle(writer: &mut Writer, next: u64) -> Result<(), OpenError> {
     match settled {
         Ok(_) => {}
         // The log can be read, and the first publish will say that there is no room.
-        Err(WriteError::Full) => writer.durable.discard(ceiling),
+        Err(WriteError::Full) => {
+            writer.durable.discard(ceiling);
+            // What was found is read as committed, so it has to be on the disk all the same.
+            match writer.durable.flush(&writer.shared) {
+                Ok(()) => {}
+                Err(WriteError::Full) => return failed("there is no room"),
+                Err(WriteError::Failed(reason)) => return failed(&reason),
+            }
+        }
         Err(WriteError::Failed(reason)) => return failed(&reason),
     }
     let mut state = writer.shared.state_mut();

@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: Epoch,
     /// The head when the log was opened: what is up to it may have been lost if it was not durable.
     pub(crate) start: u64,
+    /// Durable messages up to here may have been lost when it was opened; 0 if none can be.
+    pub(crate) lost_to: u64,
     pub(crate) magic: u64,
     pub(crate) secret: [u8; 16],
     /// The id of the next segment to be created.
@@ -146,6 +148,7 @@ pub(crate) struct SharedParts {
     pub(crate) magic: u64,
     pub(crate) secret: [u8; 16],
     pub(crate) next_segment: u64,
+    pub(crate) lost_to: u64,
     pub(crate) state: State,
 }
 
@@ -156,6 +159,7 @@ impl Shared {
             clock: ClockRef(parts.clock),
             epoch: parts.epoch,
             start: parts.state.head,
+            lost_to: parts.lost_to,
             magic: parts.magic,
             secret: parts.secret,
             next_segment: AtomicU64::new(parts.next_segment),

@@ -175,7 +175,15 @@ impl Table {
         state.last_offset = entry.last_offset;
         state.last_time = entry.last_time;
         (state.tip_ordinal, state.tip_offset) = (state.next_ordinal, state.last_offset);
-        state.storage = storage;
+        // The rule may have changed since.
+        state.storage = self.rules.class(state.class).storage;
+        if state.storage != storage {
+            // Readers would look for it where it is not: it is gone, and shows as a gap.
+            state.removed_to = state.removed_to.max(entry.last_offset);
+            state.first_ordinal = state.next_ordinal;
+            state.retained = None;
+            return;
+        }
         if entry.retain.is_some() {
             state.retained = entry.retain;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::LogConfig;
 use crate::core::storage_of;
 use crate::error::OpenError;
-use crate::meta::Meta;
+use crate::meta::{Meta, load_keys};
 use crate::segment::{Header, Visit, proof_of_damage, scan};
 use crate::storage::{Storage, has_suffix, read_all};
 
@@ -91,6 +91,13 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
             }
             None => {}
         }
+    }
+    match load_keys(&**storage) {
+        Ok(_) => {}
+        Err(OpenError::Damaged { file, offset, what }) => {
+            report.damaged.push(Damage { file, offset, what });
+        }
+        Err(error) => return Err(error),
     }
     Ok(report)
 }

@@ -253,7 +253,9 @@ impl Writer {
             messages
         };
         let counters = &shared.counters;
-        shared.set_full(false);
+        if places[0].is_some() {
+            shared.set_full(false);
+        }
         count(&counters.messages, messages.len() as u64);
         count(&counters.batches, u64::from(!messages.is_empty()));
         let keys = self.keys.len() as u64;

@@ -12,8 +12,9 @@ use tidings_types::{Cursor, Message, Offset, Timestamp};
 use super::Shard;
 use super::commands::gap_of;
 use super::connection::Ended;
+use super::fanout::Encoding;
 use super::pending::Waiter;
-use super::subscription::{First, LiveOnly, SlotFraming, Source, Subscription, SubscriptionId};
+use super::subscription::{First, LiveOnly, Source, Subscription, SubscriptionId};
 
 /// Reads that one shard has under way at once; the others wait their turn in its own queue.
 const READS_AT_ONCE: usize = 64;
@@ -191,32 +192,13 @@ impl Shard {
         if ended || connection.outbox.cost() >= self.limits.outbox_bytes_max {
             return Offered::Full;
         }
-        let before = connection.outbox.bytes();
-        match subscription.framing {
-            SlotFraming::Shared(slot) => {
-                self.formats.next_message();
-                connection
-                    .outbox
-                    .push(self.formats.frame(slot, message).clone());
-            }
-            SlotFraming::Own => {
-                let frames = &mut self.own_frames;
-                connection
-                    .conversation
-                    .frame(subscription.key, message, frames);
-                if frames.is_empty() {
-                    self.metrics.unframed.add(1);
-                }
-                for frame in frames.drain(..) {
-                    connection.outbox.push(frame);
-                }
-            }
+        self.formats.next_message();
+        Encoding {
+            formats: &mut self.formats,
+            scratch: &mut self.own_frames,
+            metrics: &self.metrics,
         }
-        let counts = &self.metrics.protocols[connection.protocol.index()];
-        counts.delivered.add(1);
-        counts
-            .delivered_bytes
-            .add((connection.outbox.bytes() - before) as u64);
+        .put(connection, subscription, message);
         self.metrics.caught_up.add(1);
         let connection = connection.id;
         self.mark_dirty(connection);

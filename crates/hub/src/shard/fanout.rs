@@ -2,12 +2,51 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tidings_types::{Batch, Message, Offset, Storage, Timestamp};
 
 use super::Shard;
-use super::connection::Ended;
-use super::subscription::{LiveOnly, SlotFraming, Source};
+use super::connection::{Connection, Ended};
+use super::subscription::{Formats, LiveOnly, SlotFraming, Source, Subscription};
 use crate::inbox::Lagged;
+use crate::metrics::Metrics;
+
+/// What it takes to encode a message for a subscriber.
+pub(super) struct Encoding<'a> {
+    pub formats: &'a mut Formats,
+    pub scratch: &'a mut Vec<Bytes>,
+    pub metrics: &'a Metrics,
+}
+
+impl Encoding<'_> {
+    /// Puts a message's frame into the outbox of a subscription's connection.
+    pub fn put(self, connection: &mut Connection, subscription: &Subscription, message: &Message) {
+        let before = connection.outbox.bytes();
+        match subscription.framing {
+            SlotFraming::Shared(slot) => {
+                connection
+                    .outbox
+                    .push(self.formats.frame(slot, message).clone());
+            }
+            SlotFraming::Own => {
+                connection
+                    .conversation
+                    .frame(subscription.key, message, self.scratch);
+                if self.scratch.is_empty() {
+                    self.metrics.unframed.add(1);
+                }
+                for frame in self.scratch.drain(..) {
+                    connection.outbox.push(frame);
+                }
+            }
+        }
+        let counts = &self.metrics.protocols[connection.protocol.index()];
+        counts.delivered.add(1);
+        counts
+            .delivered_bytes
+            .add((connection.outbox.bytes() - before) as u64);
+    }
+}
 
 impl Shard {
     /// Offers each message of a batch to each live subscription that matches, and keeps the batch for those
@@ -67,31 +106,12 @@ impl Shard {
             return;
         }
         connection.offered = message.offset;
-        let before = connection.outbox.bytes();
-        match subscription.framing {
-            SlotFraming::Shared(slot) => {
-                connection
-                    .outbox
-                    .push(self.formats.frame(slot, message).clone());
-            }
-            SlotFraming::Own => {
-                let frames = &mut self.own_frames;
-                connection
-                    .conversation
-                    .frame(subscription.key, message, frames);
-                if frames.is_empty() {
-                    self.metrics.unframed.add(1);
-                }
-                for frame in frames.drain(..) {
-                    connection.outbox.push(frame);
-                }
-            }
+        Encoding {
+            formats: &mut self.formats,
+            scratch: &mut self.own_frames,
+            metrics: &self.metrics,
         }
-        let counts = &self.metrics.protocols[connection.protocol.index()];
-        counts.delivered.add(1);
-        counts
-            .delivered_bytes
-            .add((connection.outbox.bytes() - before) as u64);
+        .put(connection, subscription, message);
         if !connection.dirty {
             connection.dirty = true;
             self.dirty.push(connection.id);

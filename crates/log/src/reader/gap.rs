@@ -58,8 +58,12 @@ impl Reader<'_> {
                 return Ok(Some(Class::Durable));
             }
         }
+        let rules = &self.shared.config.rules;
+        let durable = |filter: &TopicFilter| can_match(rules, filter, Class::Durable);
+        if cursor < self.shared.lost_to && self.filters.iter().any(durable) {
+            return Ok(Some(Class::Durable));
+        }
         if cursor < self.shared.start {
-            let rules = &self.shared.config.rules;
             if self
                 .filters
                 .iter()

@@ -31,7 +31,7 @@ impl Reader<'_> {
             let views = [Class::Durable, Class::Memory].map(|class| snapshot(&state, class).sealed);
             (newest, views, state.head)
         };
-        self.drop_expired(&mut newest)?;
+        self.drop_expired(&mut newest, n)?;
         let count = self.known_count();
         for (view, class) in views.iter().zip([Class::Durable, Class::Memory]) {
             for segment in view.iter().rev() {
@@ -50,7 +50,7 @@ impl Reader<'_> {
                     .expiring()
                     .then(|| self.source(segment, class));
                 let mut found: Vec<_> = found.into_iter().map(|p| (p, source)).collect();
-                self.drop_expired(&mut found)?;
+                self.drop_expired(&mut found, n)?;
                 newest.extend(found);
             }
         }
@@ -72,10 +72,19 @@ impl Reader<'_> {
         self.filters.iter().map(count).sum()
     }
 
-    fn drop_expired(&self, found: &mut Vec<(Posting, Option<usize>)>) -> Result<(), Trouble> {
+    /// Leaves the newest N that are alive, newest first.
+    fn drop_expired(
+        &self,
+        found: &mut Vec<(Posting, Option<usize>)>,
+        n: usize,
+    ) -> Result<(), Trouble> {
         let now = Timestamp(self.shared.now());
-        let mut kept = Vec::with_capacity(found.len());
+        found.sort_unstable_by_key(|(posting, _)| std::cmp::Reverse(posting.offset));
+        let mut kept = Vec::with_capacity(found.len().min(n));
         for (posting, source) in found.drain(..) {
+            if kept.len() == n {
+                break;
+            }
             if let Some(source) = source {
                 let mut messages = Vec::new();
                 self.run(&[Hit { source, posting }], now, &mut messages)?;
@@ -126,11 +135,14 @@ impl Reader<'_> {
                         && mark.offset > after
                     {
                         wanted.push((mark.offset, topic.clone(), known.storage));
+                        // Those that cannot be on the page go at times, not at the end.
+                        if wanted.len() > 2 * limit + 64 {
+                            oldest(&mut wanted, limit + 1);
+                        }
                     }
                 }
             }
-            wanted.sort_unstable_by_key(|(offset, ..)| *offset);
-            wanted.dedup_by_key(|(offset, ..)| *offset);
+            oldest(&mut wanted, limit + 1);
             let more = wanted.len() > limit;
             wanted.truncate(limit);
             wanted.retain(|(offset, topic, class)| {
@@ -161,6 +173,13 @@ impl Reader<'_> {
         hits.sort_unstable_by_key(|hit| hit.posting.offset);
         Ok((hits, more, head))
     }
+}
+
+/// Leaves the first of these, each once, in offset order.
+fn oldest(wanted: &mut Vec<(u64, Topic, Class)>, limit: usize) {
+    wanted.sort_unstable_by_key(|(offset, ..)| *offset);
+    wanted.dedup_by_key(|(offset, ..)| *offset);
+    wanted.truncate(limit);
 }
 
 /// The newest N live hits in an index in memory, or more, in no order.

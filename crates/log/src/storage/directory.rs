@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Storage, StorageFile};
+use super::{Storage, StorageFile, is_full};
 
 const LOCK: &str = "lock";
 
@@ -36,7 +36,10 @@ pub struct DirectoryStorage {
 impl DirectoryStorage {
     /// Creates the directory if need be, and locks it.
     pub fn open(path: &Path) -> Result<Self, LockError> {
-        std::fs::create_dir_all(path).map_err(LockError::Io)?;
+        if !path.is_dir() {
+            std::fs::create_dir_all(path).map_err(LockError::Io)?;
+            sync_parent(path).map_err(LockError::Io)?;
+        }
         let directory = File::open(path).map_err(LockError::Io)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -58,14 +61,33 @@ impl DirectoryStorage {
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        lock.set_len(0).map_err(LockError::Io)?;
-        writeln!(lock, "{}", std::process::id()).map_err(LockError::Io)?;
+        let noted = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        match noted {
+            Ok(()) => {}
+            // A full disk can be read.
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "cannot write the process id into the lock file");
+            }
+            Err(error) => return Err(LockError::Io(error)),
+        }
         Ok(Self {
             path: path.to_owned(),
             directory,
             _lock: lock,
         })
     }
+}
+
+/// Makes a new directory's name survive a crash.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    File::open(parent)?.sync_all()
 }
 
 impl Storage for DirectoryStorage {
@@ -142,7 +164,8 @@ impl StorageFile for DiskFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+        let none = FallocateFlags::empty();
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, none, 0, len)) {
             // The file grows as it is written instead.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(errno) => Err(errno.into()),

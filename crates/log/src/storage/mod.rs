@@ -54,14 +54,20 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn describe(&self, name: &str) -> String;
 }
 
-/// Whether an error says that the storage, or a size limit, is exhausted: nothing is broken, and a later try
-/// may succeed.
+/// Whether an error says that the storage, a size limit, or the number of open files is exhausted: nothing is
+/// broken, and a later try may succeed.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    let errno = rustix::io::Errno::from_io_error(error);
+    let files = matches!(
+        errno,
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+    );
+    files
+        || matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
 }
 
 /// Whether a file's name ends in a dot and this.

@@ -380,3 +380,37 @@ fn long_and_wide_segments_read_the_same_from_memory_and_from_index_files() {
         assert!(log.files(".idx").len() > 3);
     }
 }
+
+#[test]
+fn who_may_have_missed_what_a_crash_took_is_told_where_the_system_decides_when_to_write() {
+    for (durability, expect) in [(Durability::Os, true), (Durability::Sync, false)] {
+        let mut config = config(1 << 16);
+        config.durability = durability;
+        let mut log = Log::new(config);
+        let seen = log.publish("t", "x");
+        log.crash(3);
+        let page = log.page(&["t"], resume(seen));
+        assert_eq!(page.gap.is_some(), expect, "{durability:?}");
+        let head = log.core().head().0;
+        assert!(log.page(&["t"], resume(head)).gap.is_none());
+    }
+}
+
+#[test]
+fn a_disk_stays_full_until_something_is_written_to_it() {
+    let mut config = config(1 << 16);
+    rule(&mut config, "live/#", stored(Storage::None));
+    let mut log = Log::new(config);
+    log.publish("live/a", "reserves");
+    log.disk.set_faults(Faults {
+        capacity: Some(80_000),
+        ..Faults::default()
+    });
+    let filling = "x".repeat(1 << 17);
+    assert!(log.try_publish(vec![draft("t", &filling)]).is_err());
+    log.publish("live/a", "needs no room");
+    assert_eq!(log.core().health(), EngineHealth::Full);
+    log.disk.set_faults(Faults::default());
+    log.publish("t", "x");
+    assert_eq!(log.core().health(), EngineHealth::Writable);
+}

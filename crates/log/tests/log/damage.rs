@@ -262,3 +262,66 @@ fn a_directory_is_locked_and_verified() {
     assert_eq!(report.damaged[0].file, file.display().to_string());
     assert!(verify(&directory.path().join("none")).is_err());
 }
+
+#[test]
+fn a_seal_that_was_found_after_a_kill_survives_the_next_crash() {
+    let mut sealed = 0;
+    for left in 0..60 {
+        let mut log = Log::new(config(300));
+        log.publish("t", "first");
+        log.disk.set_faults(Faults {
+            operations_left: Some(left),
+            ..Faults::default()
+        });
+        let mut published = 1;
+        while log.try_publish(vec![draft("t", &"x".repeat(60))]).is_ok() {
+            published += 1;
+        }
+        log.kill();
+        let found = log.all("t");
+        assert!(found.len() >= published);
+        for number in 0..4 {
+            log.publish("t", &number.to_string());
+        }
+        sealed += usize::from(log.files(".seg").len() > 1);
+        let before = log.all("t");
+        for seed in 0..8 {
+            log.crash(left * 8 + seed);
+            assert_eq!(log.all("t"), before, "crash after {left} operations");
+        }
+    }
+    assert!(sealed > 0);
+}
+
+#[test]
+fn a_damaged_length_in_a_segment_that_is_read_through_is_an_error_and_not_its_end() {
+    let mut log = Log::new(config(16 << 10));
+    for _ in 0..8 {
+        let batch = (0..100).map(|number| draft(&format!("t/{number}"), "some text"));
+        log.try_publish(batch.collect()).unwrap();
+    }
+    log.core().keep();
+    log.core.take().unwrap().close();
+    let name = log.files(".seg")[0].clone();
+    let content = log.disk.content(&name).unwrap();
+    // The length of the first record, and of one in the middle that is found by its topic.
+    let topic = content.windows(4).position(|text| text == b"t/50").unwrap();
+    for at in [64, topic] {
+        let disk = log.disk.fork();
+        let mut broken = content.clone();
+        let lengths = (0..=at).rev();
+        let length = lengths
+            .map(|start| &content[start..start + 4])
+            .position(|bytes| bytes[2..] == [0, 0] && bytes[0] > 20)
+            .map(|back| at - back)
+            .unwrap();
+        broken[length + 3] = 0x7f;
+        disk.set_content(&name, broken);
+        let mut other = on(disk, &log);
+        assert_eq!(
+            other.try_read(&["#"], earliest(0)).map(|page| page.at_head),
+            Err(ReadError::Storage),
+            "damage at {length}"
+        );
+    }
+}

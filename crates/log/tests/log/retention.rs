@@ -1,7 +1,9 @@
 //! What goes, what stays, and what is said about it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_log::storage::Storage as _;
 use tidings_ports::ReadFrom;
 use tidings_types::{Offset, Retention, Storage};
 
@@ -230,6 +232,16 @@ fn a_key_survives(keep: &[&str]) {
     assert_ne!(left, Some(header), "the segment is gone or another one");
     assert_eq!(left.is_none(), keep.is_empty());
     assert_eq!(log.all("t").len(), 1);
+    let mut without = Log {
+        disk: log.disk.fork(),
+        clock: Arc::clone(&log.clock),
+        config: log.config.clone(),
+        core: None,
+    };
+    without.disk.remove("keys").unwrap();
+    without.open().unwrap();
+    let again = without.publish_draft(keyed("t", "twice", "k"));
+    assert!(!again.replayed, "nothing else on the disk has the key");
     for round in 0..3 {
         match round {
             0 => log.kill(),
@@ -254,4 +266,68 @@ fn a_key_outlives_the_segment_of_its_message_when_that_is_dropped() {
 #[test]
 fn a_key_outlives_the_segment_of_its_message_when_that_is_rewritten() {
     a_key_survives(&["stays"]);
+}
+
+#[test]
+fn history_goes_when_its_rule_moves_a_topic_out_of_the_durable_log() {
+    for storage in [Storage::Memory, Storage::None] {
+        let mut log = Log::new(config(700));
+        log.publish_draft(retained("t", "old"));
+        log.publish("stays", "x");
+        let old = log.publish("t", "older");
+        let mut moved = config(700);
+        rule(&mut moved, "t", stored(storage));
+        log.config = moved;
+        log.reopen();
+        assert!(log.all("t").is_empty());
+        assert!(payloads(&log.page(&["t"], RETAINED)).is_empty());
+        assert!(log.page(&["t"], resume(old - 1)).gap.is_some());
+        assert_eq!(log.all("stays"), ["x"]);
+        let new = log.publish("t", "new");
+        assert!(new > old);
+        let expect: &[&str] = if storage == Storage::Memory {
+            &["new"]
+        } else {
+            &[]
+        };
+        assert_eq!(log.all("t"), expect);
+        for number in 0..30 {
+            log.publish("stays", &number.to_string());
+            log.core().keep();
+        }
+        assert_eq!(log.all("t"), expect);
+    }
+}
+
+#[test]
+fn the_newest_alive_are_found_behind_many_that_expired() {
+    let mut log = Log::new(config(700));
+    for number in 0..30_u64 {
+        let mut draft = draft("t", &number.to_string());
+        if number >= 10 {
+            draft.ttl = Some(Duration::from_secs(1));
+        }
+        log.publish_draft(draft);
+    }
+    log.advance(Duration::from_secs(2));
+    assert_eq!(
+        payloads(&log.page(&["t"], ReadFrom::Last(3))),
+        ["7", "8", "9"]
+    );
+}
+
+#[test]
+fn retained_messages_of_more_topics_than_a_page_come_oldest_first() {
+    let mut log = Log::new(config(1 << 16));
+    let names: Vec<String> = (0..150)
+        .map(|number| format!("r/{:03}", (number * 67) % 150))
+        .collect();
+    for name in &names {
+        log.publish_draft(retained(name, name));
+    }
+    let mut wanted = request(&["r/#", "r/+"], RETAINED);
+    wanted.messages_max = 2;
+    let page = log.core().read(&wanted).unwrap();
+    assert_eq!(payloads(&page), names[..2]);
+    assert!(!page.at_head);
 }

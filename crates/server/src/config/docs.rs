@@ -38,7 +38,7 @@ const RULES: &str = r#"
 
 What is kept, by topic. The first rule that matches a topic decides; `[retention_default]` is for the others, and
 for what a rule does not say. Whichever bound is reached first removes the oldest messages. Rules stand in the
-file only.
+file only. When a rule moves a topic out of the durable log, its history is gone at the next start.
 
 ```toml
 [[retention]]

@@ -5,7 +5,7 @@
 //! else goes to hyper, with the bytes that were read put back. The two never disagree about where a request
 //! ends: what is served here has no body, and anything that could have one is hyper's.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -218,7 +218,19 @@ async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Pla
     let connection = builder
         .serve_connection(Rewound::new(first, socket), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
+    let connection = pin!(connection);
+    until_it_ends(&core, connection, |connection| {
+        connection.graceful_shutdown();
+    })
+    .await;
+}
+
+/// Runs an HTTP connection; when the server goes down, it takes no further requests.
+async fn until_it_ends<C: Future<Output = hyper::Result<()>>>(
+    core: &Core,
+    mut connection: Pin<&mut C>,
+    finish: impl Fn(Pin<&mut C>),
+) {
     let mut told = false;
     loop {
         tokio::select! {
@@ -226,13 +238,13 @@ async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Pla
             biased;
             result = connection.as_mut() => {
                 if let Err(error) = result {
-                    requests::note_http_error(&core, &error);
+                    requests::note_http_error(core, &error);
                 }
                 return;
             }
             () = core.draining(), if !told => {
                 told = true;
-                connection.as_mut().graceful_shutdown();
+                finish(connection.as_mut());
             }
         }
     }
@@ -250,24 +262,11 @@ async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Pla
         .max_send_buf_size(limits.outbox_bytes_max);
     let service = requests::Requests::new(Rc::clone(&core), place);
     let connection = builder.serve_connection(Rewound::new(first, socket), service);
-    let mut connection = pin!(connection);
-    let mut told = false;
-    loop {
-        tokio::select! {
-            // The connection first: a request that is here already is answered before the goodbye.
-            biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    requests::note_http_error(&core, &error);
-                }
-                return;
-            }
-            () = core.draining(), if !told => {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
+    let connection = pin!(connection);
+    until_it_ends(&core, connection, |connection| {
+        connection.graceful_shutdown();
+    })
+    .await;
 }
 
 /// Refuses a connection that did not get as far as a request.
