@@ -53,7 +53,7 @@ fn a_poll_subscribes_after_its_position_and_ends_when_the_time_has_passed() {
     assert_eq!(late.ending, Some(Ending::AfterFlush));
     let response = polled(&late.frames, cursor(4));
     assert_eq!(response.status(), 200);
-    let expect = format!("{{\"messages\":[],\"next\":\"{}\"}}", cursor(4));
+    let expect = format!("{{\"messages\":[],\"next\":\"{}\"}}\n", cursor(4));
     assert_eq!(response.body(), expect.as_bytes());
     assert_eq!(header(&response, "cache-control"), Some("no-store"));
 }

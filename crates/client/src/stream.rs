@@ -41,9 +41,14 @@ impl Connector {
     /// Resolves the host and connects to its first address that answers.
     pub async fn connect(&self, url: &ServerUrl) -> io::Result<Stream> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        tokio::time::timeout(self.timeout, self.connect_any(url))
+        let connected = tokio::time::timeout(self.timeout, self.connect_any(url))
             .await
-            .map_err(|_| late())?
+            .unwrap_or_else(|_| Err(late()));
+        // The error alone does not say where nobody listens.
+        connected.map_err(|error| {
+            let text = format!("{}:{}: {error}", url.host(), url.port());
+            io::Error::new(error.kind(), text)
+        })
     }
 
     async fn connect_any(&self, url: &ServerUrl) -> io::Result<Stream> {

@@ -65,7 +65,7 @@ fn an_empty_page_says_where_to_read_on_too() {
     let response = respond(&get("/", &[]), Start::Latest, &page(&[], 5, true), ALWAYS);
     assert_eq!(
         response.body(),
-        &b"{\"messages\":[],\"next\":\"AQAAAAAAAAABBQ\",\"more\":false}"[..]
+        &b"{\"messages\":[],\"next\":\"AQAAAAAAAAABBQ\",\"more\":false}\n"[..]
     );
 }
 

@@ -304,7 +304,9 @@ pub(crate) fn page_signals(headers: &mut HeaderMap, next: Cursor, gap: Option<&G
 }
 
 /// A JSON response that is not to be stored.
-pub(crate) fn json_response(status: StatusCode, body: Vec<u8>) -> Response<Bytes> {
+pub(crate) fn json_response(status: StatusCode, mut body: Vec<u8>) -> Response<Bytes> {
+    // For those who read it in a terminal.
+    body.push(b'\n');
     response(status, JSON, Bytes::from(body))
 }
 

@@ -23,7 +23,7 @@ fn receipts_say_what_was_committed() {
     assert_eq!(response.status(), 201);
     assert_eq!(
         response.body(),
-        "{\"id\":\"AQAAAAAAAAABBQ\",\"topic\":\"a/käse %?\",\"time\":7}".as_bytes()
+        "{\"id\":\"AQAAAAAAAAABBQ\",\"topic\":\"a/käse %?\",\"time\":7}\n".as_bytes()
     );
     let expect = format!(
         "/v1/topics/a/k%C3%A4se%20%25%3F?after={}&limit=1",
@@ -127,7 +127,7 @@ fn topics_are_listed_with_their_newest_message() {
     assert_eq!(json(&topics(EPOCH, &page)).get("next"), None);
     assert_eq!(
         topics(EPOCH, &TopicsPage::default()).body(),
-        &b"{\"topics\":[]}"[..]
+        &b"{\"topics\":[]}\n"[..]
     );
 }
 

@@ -18,7 +18,7 @@ pub struct PubArgs {
     /// Publish each line of standard input as a message, as it comes
     #[arg(long)]
     pub lines: bool,
-    /// The server
+    /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
     /// The media type of the payload
@@ -63,8 +63,8 @@ pub struct SubArgs {
     /// The topic filters, as in `chat/+/log` or `sensors/#`
     #[arg(required = true, value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// Start after this message: a cursor, `earliest` or `latest`
-    #[arg(long, value_name = "CURSOR|earliest|latest")]
+    /// Start after this message: a cursor, `earliest`, `latest` or `retained`
+    #[arg(long, value_name = "CURSOR|earliest|latest|retained")]
     pub after: Option<String>,
     /// Start with the newest N messages
     #[arg(long, value_name = "N", conflicts_with = "after")]
@@ -72,7 +72,7 @@ pub struct SubArgs {
     /// Print one JSON object a line with topic, id, time and data, instead of payloads
     #[arg(long)]
     pub json: bool,
-    /// The server
+    /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
     /// End after this many messages
@@ -134,7 +134,7 @@ impl Wire {
 /// The load, and what to print.
 #[derive(Args, Clone, Debug)]
 pub struct Load {
-    /// The server
+    /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
     /// How many connections subscribe, or publish

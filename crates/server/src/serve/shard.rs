@@ -139,6 +139,9 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
     });
 }
 
+/// Between two farewells, at the most: a few connections need no long time to be spread over.
+const FAREWELL_STEP: Duration = Duration::from_millis(10);
+
 /// Tells each connection, one after the other over `spread`, to come back at a time of its own.
 async fn say_goodbye(core: &Rc<Core>, spread: Duration) {
     core.begin_drain();
@@ -151,6 +154,7 @@ async fn say_goodbye(core: &Rc<Core>, spread: Duration) {
         }
         waiting
     });
+    let spread = spread.min(FAREWELL_STEP * u32::try_from(waiting.len()).unwrap_or(u32::MAX));
     let steps = (spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;
     let group = waiting.len().div_ceil(steps).max(1);
     let mut left = spread;
