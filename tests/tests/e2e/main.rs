@@ -13,6 +13,7 @@ mod crash;
 mod floods;
 mod http_api;
 mod quickstart;
+mod retained;
 mod shutdown;
 mod slow_reader;
 mod sse;
