@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use tidings_hub::shard::Ended;
-use tidings_hub::{ConnectionId, Shard};
+use tidings_hub::{ConnectionId, Metrics, Shard};
 use tidings_ports::Conversation;
 use tidings_types::Principal;
 use tokio::net::TcpStream;
@@ -87,6 +87,8 @@ pub struct Core {
     state: RefCell<State>,
     /// What all shards share.
     pub shared: Arc<Shared>,
+    /// The shard's numbers, which are counted without a turn of the shard.
+    pub metrics: Arc<Metrics>,
     draining: Cell<bool>,
     drain: tokio::sync::Notify,
     /// Connections of every kind, also those that speak HTTP only.
@@ -99,6 +101,7 @@ pub struct Core {
 impl Core {
     /// Takes a shard.
     pub fn new(shard: Shard, shared: Arc<Shared>) -> Self {
+        let metrics = Arc::clone(shard.metrics());
         let state = State {
             shard,
             wires: Vec::new(),
@@ -108,6 +111,7 @@ impl Core {
         Self {
             state: RefCell::new(state),
             shared,
+            metrics,
             draining: Cell::new(false),
             drain: tokio::sync::Notify::new(),
             open: Cell::new(0),

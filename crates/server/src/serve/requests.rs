@@ -21,6 +21,7 @@ use tidings_adapters::websocket::{
     self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
 };
 use tidings_hub::gate::{self, Wanted};
+use tidings_hub::metrics::ProtocolMetrics;
 use tidings_ports::{Conversation, Gap, Page, Start};
 use tidings_types::{Cursor, Draft, Protocol, Receipt, Refusal, RefusalCode, Topic, TopicFilter};
 use tokio::sync::oneshot;
@@ -495,27 +496,19 @@ async fn serve_upgraded(
 }
 
 /// Counts a request while it is answered.
-struct Counted<'a> {
-    core: &'a Core,
-}
+struct Counted<'a>(&'a ProtocolMetrics);
 
 impl<'a> Counted<'a> {
     fn new(core: &'a Core) -> Self {
-        core.with(|shard| {
-            let counts = &shard.metrics().protocols[Protocol::Http.index()];
-            counts.connections.add(1);
-            counts.connections_total.add(1);
-        });
-        Self { core }
+        let counts = &core.metrics.protocols[Protocol::Http.index()];
+        counts.connections.add(1);
+        counts.connections_total.add(1);
+        Self(counts)
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.core.with(|shard| {
-            shard.metrics().protocols[Protocol::Http.index()]
-                .connections
-                .sub(1);
-        });
+        self.0.connections.sub(1);
     }
 }
