@@ -27,8 +27,7 @@ pub use history::{Caching, Found, History, history};
 pub use openapi::OPENAPI;
 pub(crate) use response::write_gap;
 pub use response::{
-    health, page, page_headers, problem, published, published_batch, ready, refused, secure, text,
-    topics,
+    health, page, page_headers, problem, published, published_batch, ready, refused, secure, topics,
 };
 pub(crate) use response::{json_response, page_body, page_signals};
 pub use route::{RawSocket, Route, body_bytes_max, redact, route, stream_from_body};

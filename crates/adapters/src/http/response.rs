@@ -208,17 +208,6 @@ pub fn page(media_type: &'static str, body: Bytes) -> Response<Bytes> {
     response(StatusCode::OK, HeaderValue::from_static(media_type), body)
 }
 
-/// Plain text.
-#[must_use]
-pub fn text(status: StatusCode, text: &str) -> Response<Bytes> {
-    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
-    response(
-        status,
-        content_type,
-        Bytes::copy_from_slice(text.as_bytes()),
-    )
-}
-
 /// Adds what every response of ours has: no browser guesses its type.
 pub fn secure(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
