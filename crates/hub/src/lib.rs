@@ -12,6 +12,8 @@
 //! - A message that matches several subscriptions of one connection is delivered once on that connection.
 //! - Memory is bounded by the limits: outboxes, inboxes, the tail, reads and publishes in flight.
 
+#[doc(hidden)]
+pub mod bench;
 pub mod gate;
 pub mod inbox;
 pub mod metrics;

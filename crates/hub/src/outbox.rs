@@ -14,8 +14,6 @@ pub struct Outbox {
 
 /// A slot in the queue, which may be half empty, and the frame's allocation.
 const FRAME_COST: usize = 96;
-/// An idle outbox keeps at most this many slots.
-const SLOTS_KEPT: usize = 4;
 
 impl Outbox {
     /// Appends a frame; an empty one is dropped.
@@ -79,7 +77,7 @@ impl Outbox {
     }
 
     fn release(&mut self) {
-        if self.frames.is_empty() && self.frames.capacity() > SLOTS_KEPT {
+        if self.frames.is_empty() {
             self.frames = VecDeque::new();
         }
     }

@@ -15,6 +15,7 @@ use http::{Method, Request, Response, header};
 use hyper_util::rt::TokioTimer;
 use tidings_adapters::http as adapter;
 use tidings_adapters::http::Route;
+use tidings_ports::Conversation;
 use tidings_types::{Refusal, RefusalCode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -39,44 +40,76 @@ enum First {
     One(Box<Parts>, usize),
 }
 
+/// What a connection turned out to be for.
+enum Opened {
+    /// A conversation on the bare socket.
+    Stream {
+        socket: TcpStream,
+        conversation: Box<dyn Conversation>,
+        /// The response's head, to be written first.
+        head: Bytes,
+        /// What the peer sent behind the request's head.
+        rest: BytesMut,
+    },
+    /// HTTP/1.1, and what was read of it.
+    Http1(TcpStream, Bytes),
+    /// HTTP/2, and what was read of it.
+    Http2(TcpStream, Bytes),
+}
+
 /// Serves a connection until it ends.
 pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
+    // Boxed, so that what opening needs is given back before the connection's long idle life begins.
+    match Box::pin(open(&core, socket)).await {
+        None => {}
+        Some(Opened::Stream {
+            socket,
+            conversation,
+            head,
+            rest,
+        }) => socket::run(core, conversation, socket, head, rest).await,
+        Some(Opened::Http1(socket, first)) => {
+            Box::pin(serve_http1(core, socket, first, place)).await;
+        }
+        Some(Opened::Http2(socket, first)) => {
+            Box::pin(serve_http2(core, socket, first, place)).await;
+        }
+    }
+}
+
+/// Reads the first request's head, and answers it if nothing more comes of it.
+async fn open(core: &Rc<Core>, socket: TcpStream) -> Option<Opened> {
     let mut bytes = BytesMut::new();
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
-    let read = Box::pin(async {
-        tokio::select! {
-            read = timeout(limit, read_first(&core, &socket, &mut bytes)) => Some(read),
-            // A browser opens connections ahead of need; nobody waits for those to speak.
-            () = core.draining() => None,
-        }
-    });
-    let Some(read) = read.await else { return };
+    let read = tokio::select! {
+        read = timeout(limit, read_first(core, &socket, &mut bytes)) => read,
+        // A browser opens connections ahead of need; nobody waits for those to speak.
+        () = core.draining() => return None,
+    };
     let first = match read {
-        Ok(Ok(Some(first))) => first,
-        // Closed, or broken, before it said anything.
-        Ok(Ok(None)) => return,
-        Ok(Err(refusal)) => return refuse(&core, socket, refusal).await,
+        Ok(Ok(first)) => first?,
+        Ok(Err(refusal)) => {
+            refuse(core, socket, refusal).await;
+            return None;
+        }
         Err(_) => {
             let detail = format!(
                 "no whole request head came within {} ms (limits.handshake_ms_max)",
                 core.shared.limits.handshake_ms_max
             );
-            return refuse(
-                &core,
-                socket,
-                Refusal::new(RefusalCode::RequestTimeout, detail),
-            )
-            .await;
+            let refusal = Refusal::new(RefusalCode::RequestTimeout, detail);
+            refuse(core, socket, refusal).await;
+            return None;
         }
     };
     match first {
-        First::Two => Box::pin(serve_http2(core, socket, bytes.freeze(), place)).await,
-        First::One(parts, head) => match streaming(&core, &parts) {
+        First::Two => Some(Opened::Http2(socket, bytes.freeze())),
+        First::One(parts, head) => match streaming(core, &parts) {
             Some(route) => {
                 bytes.advance(head);
-                serve_stream(core, socket, *parts, route, bytes).await;
+                open_stream(core, socket, &parts, route, bytes).await
             }
-            None => Box::pin(serve_http1(core, socket, bytes.freeze(), place)).await,
+            None => Some(Opened::Http1(socket, bytes.freeze())),
         },
     }
 }
@@ -175,32 +208,36 @@ fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
     }
 }
 
-async fn serve_stream(
-    core: Rc<Core>,
+async fn open_stream(
+    core: &Core,
     socket: TcpStream,
-    parts: Parts,
+    parts: &Parts,
     route: Route,
     rest: BytesMut,
-) {
-    match requests::open_stream(&core, &parts, route) {
+) -> Option<Opened> {
+    match requests::open_stream(core, parts, route) {
         Ok(mut stream) => {
             if stream.head.status == http::StatusCode::OK {
                 // The end of an event stream is the end of the connection (RFC 9112, 6.3).
                 let close = header::HeaderValue::from_static("close");
                 stream.head.headers.insert(header::CONNECTION, close);
             }
-            let head = head_bytes(&stream.head);
-            drop(parts);
-            socket::run(core, stream.conversation, socket, head, rest).await;
+            Some(Opened::Stream {
+                socket,
+                conversation: stream.conversation,
+                head: head_bytes(&stream.head),
+                rest,
+            })
         }
         Err(refusal) => {
             core.shared.metrics.refused(refusal.code);
-            let mut response = adapter::refused(&parts, &refusal);
+            let mut response = adapter::refused(parts, &refusal);
             core.shared
                 .reloadable()
                 .cors
-                .apply(&parts, response.headers_mut());
-            Box::pin(answer_and_close(&core, socket, response)).await;
+                .apply(parts, response.headers_mut());
+            answer_and_close(core, socket, response).await;
+            None
         }
     }
 }
@@ -272,7 +309,7 @@ async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Pla
 /// Refuses a connection that did not get as far as a request.
 pub async fn refuse(core: &Core, socket: TcpStream, refusal: Refusal) {
     core.shared.metrics.refused(refusal.code);
-    Box::pin(answer_and_close(core, socket, adapter::problem(&refusal))).await;
+    answer_and_close(core, socket, adapter::problem(&refusal)).await;
 }
 
 async fn answer_and_close(core: &Core, socket: TcpStream, response: Response<Bytes>) {

@@ -131,7 +131,8 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
     tokio::task::spawn_local(async move {
         match refusal {
             Some(refusal) => {
-                front::refuse(&core, socket, refusal).await;
+                // Boxed: it would make the task of every other connection larger.
+                Box::pin(front::refuse(&core, socket, refusal)).await;
                 drop(place);
             }
             None => front::serve(core, socket, place).await,
