@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod metrics;
+pub mod mqtt;
 pub mod peer;
 pub mod server;
 pub mod sse;

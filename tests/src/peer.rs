@@ -1,4 +1,4 @@
-//! Real clients that are scripts: each takes JSON commands on its input and answers in JSON lines.
+//! Real clients that are scripts, of Node and of Python: each takes JSON commands on its input and answers in JSON lines.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdin, Command};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::tools::{Background, folder};
 use crate::{PATIENCE, spawn};
 
-/// A script of `tests/node` that runs in the background.
+/// A script of `tests/node` or `tests/python` that runs in the background.
 pub struct Peer {
     // Declared first, so that the process ends before its error reader is let go.
     program: Background,
@@ -30,7 +30,23 @@ impl Peer {
             .arg(scripts.join(script))
             .args(arguments)
             .current_dir(scripts);
-        let mut program = Background::start(&mut command);
+        Self::start(&mut command)
+    }
+
+    /// Starts `tests/python/{script}` with the packages of `tests/requirements.txt`.
+    #[track_caller]
+    pub fn python(script: &str, arguments: &[&str]) -> Self {
+        let tests = folder();
+        let mut command = Command::new(tests.join(".venv/bin/python"));
+        command
+            .arg(tests.join("python").join(script))
+            .args(arguments);
+        Self::start(&mut command)
+    }
+
+    #[track_caller]
+    fn start(command: &mut Command) -> Self {
+        let mut program = Background::start(command);
         let stdout = program.child().stdout.take().expect("the output is piped");
         let mut stderr = program.child().stderr.take().expect("the errors are piped");
         let (sender, lines) = channel();

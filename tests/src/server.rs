@@ -52,6 +52,10 @@ impl Options {
         self
     }
 
+    fn has(&self, argument: &str) -> bool {
+        self.arguments.iter().any(|given| given == argument)
+    }
+
     /// The largest file that the process may write (`RLIMIT_FSIZE`), in the shell's blocks of 1024 bytes.
     #[must_use]
     pub fn file_blocks_max(mut self, blocks: u64) -> Self {
@@ -64,7 +68,10 @@ impl Options {
 /// had passed fails if a thread of the server panicked.
 pub struct Server {
     child: Child,
+    /// Of no use if the options say something of HTTP.
     address: SocketAddr,
+    /// `None` if MQTT is off.
+    mqtt: Option<SocketAddr>,
     options: Options,
     log: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
@@ -79,17 +86,18 @@ impl Server {
     pub fn start(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let address = SocketAddr::new(own_address(), 0);
-        Self::spawn(options, folder, address, Arc::default())
+        Self::spawn(options, folder, (address, Some(address)), Arc::default())
     }
 
     #[track_caller]
     fn spawn(
         options: Options,
         folder: TempDir,
-        address: SocketAddr,
+        (address, mqtt): (SocketAddr, Option<SocketAddr>),
         log: Arc<Mutex<Vec<String>>>,
     ) -> Self {
-        let mut child = command(&options, folder.path(), address)
+        let mqtt = mqtt.filter(|_| !options.has("--mqtt"));
+        let mut child = command(&options, folder.path(), (address, mqtt))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -100,15 +108,20 @@ impl Server {
         follow(child.stderr.take(), &log, &listening);
         drop(listening);
         let server = Self {
-            address: wait_for_listener(&mut child, &listens, &log),
+            address: if options.has("--http") {
+                address
+            } else {
+                wait_for_listener("http", &mut child, &listens, &log)
+            },
+            mqtt: mqtt.map(|_| wait_for_listener("mqtt", &mut child, &listens, &log)),
             child,
             options,
             log,
             folder,
         };
         assert!(
-            address.port() == 0 || server.address == address,
-            "not on the same port"
+            address.port() == 0 || (server.address == address && server.mqtt == mqtt),
+            "not on the same ports"
         );
         server
     }
@@ -116,6 +129,11 @@ impl Server {
     /// Where HTTP is served.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where MQTT is served.
+    pub fn mqtt(&self) -> SocketAddr {
+        self.mqtt.expect("MQTT is not off")
     }
 
     /// `http://127.1.2.3:4567` and the path behind it.
@@ -195,7 +213,8 @@ impl Server {
         }
         let empty = TempDir::new().expect("a temporary folder can be made");
         let folder = std::mem::replace(&mut self.folder, empty);
-        Self::spawn(options, folder, self.address, Arc::clone(&self.log))
+        let addresses = (self.address, self.mqtt);
+        Self::spawn(options, folder, addresses, Arc::clone(&self.log))
     }
 
     /// Resident memory in bytes, now.
@@ -335,7 +354,11 @@ fn clear_settings(command: &mut Command) {
     }
 }
 
-fn command(options: &Options, folder: &Path, address: SocketAddr) -> Command {
+fn command(
+    options: &Options,
+    folder: &Path,
+    (address, mqtt): (SocketAddr, Option<SocketAddr>),
+) -> Command {
     let mut command = match options.file_blocks_max {
         None => Command::new(binary()),
         Some(blocks) => {
@@ -348,16 +371,14 @@ fn command(options: &Options, folder: &Path, address: SocketAddr) -> Command {
         }
     };
     clear_settings(&mut command);
-    command
-        .current_dir(folder)
-        .arg("serve")
-        .arg("--http")
-        .arg(address.to_string());
-    if !options
-        .arguments
-        .iter()
-        .any(|argument| argument == "--memory")
-    {
+    command.current_dir(folder).arg("serve");
+    if !options.has("--http") {
+        command.arg("--http").arg(address.to_string());
+    }
+    if let Some(mqtt) = mqtt {
+        command.arg("--mqtt").arg(mqtt.to_string());
+    }
+    if !options.has("--memory") {
         command.arg("--data").arg(data_folder(options, folder));
     }
     if let Some(text) = &options.config {
@@ -385,7 +406,7 @@ fn own_address() -> IpAddr {
 fn follow(
     output: Option<impl Read + Send + 'static>,
     log: &Arc<Mutex<Vec<String>>>,
-    listening: &Sender<SocketAddr>,
+    listening: &Sender<(String, SocketAddr)>,
 ) {
     let output = output.expect("the output is piped");
     let (log, listening) = (Arc::clone(log), listening.clone());
@@ -394,33 +415,39 @@ fn follow(
             let address = listener_in(&line);
             log.lock().expect("no reader of the log panics").push(line);
             if let Some(address) = address {
-                // Nobody waits for a second one.
+                // Nobody may wait for it.
                 listening.send(address).unwrap_or_default();
             }
         }
     });
 }
 
-/// The address in `{"fields":{"message":"listening","listener":"http","address":"127.0.0.1:8080"}}`.
-fn listener_in(line: &str) -> Option<SocketAddr> {
+/// The listener and the address in `{"fields":{"message":"listening","listener":"http","address":"127.0.0.1:8080"}}`.
+fn listener_in(line: &str) -> Option<(String, SocketAddr)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
-    if fields["message"] != "listening" || fields["listener"] != "http" {
+    if fields["message"] != "listening" {
         return None;
     }
-    fields["address"].as_str()?.parse().ok()
+    let name = fields["listener"].as_str()?.to_owned();
+    Some((name, fields["address"].as_str()?.parse().ok()?))
 }
 
 #[track_caller]
 fn wait_for_listener(
+    name: &str,
     child: &mut Child,
-    listens: &Receiver<SocketAddr>,
+    listens: &Receiver<(String, SocketAddr)>,
     log: &Mutex<Vec<String>>,
 ) -> SocketAddr {
-    listens.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+    // They are told in the order that they are waited for in.
+    let listener = listens.recv_timeout(PATIENCE).ok();
+    let address = listener.filter(|(found, _)| found == name);
+    let address = address.map(|(_, address)| address);
+    address.unwrap_or_else(|| {
         child.kill().unwrap_or_default();
         let status = child.wait().expect("the process can be waited for");
         let log = log.lock().expect("no reader of the log panics").join("\n");
-        panic!("the server does not listen ({status}):\n{log}")
+        panic!("the server does not listen for {name} ({status}):\n{log}")
     })
 }

@@ -1,5 +1,5 @@
 //! Installs the foreign programs that the end-to-end tests drive the server with, where they are missing:
-//! a browser, two Node packages, and the Autobahn cases. What is there already is left alone.
+//! a browser, Node packages, MQTT clients, and the Autobahn cases. What is there already is left alone.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("python3-venv", "python3"),
     ("chromium", "chromium"),
+    ("mosquitto-clients", "mosquitto_sub"),
 ];
 
 /// Makes sure that everything is there.

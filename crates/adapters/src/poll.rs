@@ -16,10 +16,10 @@ use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use serde::Deserialize;
 use tidings_ports::{
-    Command, Conversation, Ending, Event, Framing, Gap, GapReason, Start, SubscriptionKey, Tag,
-    Tick, Turn,
+    Command, Conversation, Delivery, Ending, Event, Framed, Framing, Gap, GapReason, Start,
+    SubscriptionKey, Tag, Tick, Turn, Until,
 };
-use tidings_types::{Cursor, Message, Protocol, Refusal, RefusalCode, TopicFilter};
+use tidings_types::{Cursor, Protocol, Refusal, RefusalCode, TopicFilter};
 
 use crate::envelope::{JsonEnvelope, write_json_string};
 use crate::http::{json_response, page_body, page_signals, problem, write_gap};
@@ -70,6 +70,8 @@ impl Conversation for PollConversation {
             start: Start::After(self.after),
             framing: Framing::Shared(&JsonEnvelope),
             echo: true,
+            until: Until::Ended,
+            group: None,
         });
     }
 
@@ -99,7 +101,7 @@ impl Conversation for PollConversation {
                 turn.ending = Some(Ending::AfterFlush);
             }
             Event::PeerFinished => turn.ending = Some(Ending::AtOnce),
-            Event::Subscribed { .. } | Event::Published { .. } | Event::Unsubscribed { .. } => {}
+            _ => {}
         }
     }
 
@@ -111,8 +113,9 @@ impl Conversation for PollConversation {
     }
 
     /// Never called, as the framing is shared; right all the same.
-    fn frame(&mut self, _key: SubscriptionKey, message: &Message, frames: &mut Vec<Bytes>) {
-        frames.push(message.frame(&JsonEnvelope));
+    fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed {
+        frames.push(delivery.message.frame(&JsonEnvelope));
+        Framed::Put
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_types::TopicFilter;
+use tidings_types::{Qos, TopicFilter};
 
 use crate::backoff::{Backoff, RetryPolicy};
 use crate::error::{Lost, TryError};
 use crate::message::Start;
+use crate::mqtt::MqttConnection;
 use crate::pipeline::Pipeline;
 use crate::publisher::Publisher;
 use crate::random::Random;
@@ -23,6 +24,16 @@ pub struct Client {
     pub(crate) connector: Connector,
     pub(crate) retry: RetryPolicy,
     pub(crate) silence: Duration,
+    pub(crate) speaks: Speaks,
+}
+
+/// What a server is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP, and what goes over it.
+    Http,
+    /// MQTT, with this for publishes, and at most this for what is subscribed to.
+    Mqtt(Qos),
 }
 
 /// The server's heartbeats come every 15 s: three in a row and a bit.
@@ -31,12 +42,23 @@ const SILENCE_DEFAULT: Duration = Duration::from_secs(50);
 impl Client {
     /// For the server at a URL such as `http://127.0.0.1:8080`.
     pub fn new(url: &str) -> Result<Self, UrlError> {
-        Ok(Self {
-            url: Arc::new(url.parse()?),
+        Ok(Self::of(url.parse()?, Speaks::Http))
+    }
+
+    /// For the MQTT server at a URL such as `mqtt://127.0.0.1:1883`. Everything then travels over MQTT 5:
+    /// publishes with this `QoS`, subscriptions with at most this.
+    pub fn mqtt(url: &str, qos: Qos) -> Result<Self, UrlError> {
+        Ok(Self::of(ServerUrl::mqtt(url)?, Speaks::Mqtt(qos)))
+    }
+
+    fn of(url: ServerUrl, speaks: Speaks) -> Self {
+        Self {
+            url: Arc::new(url),
             connector: Connector::default(),
             retry: RetryPolicy::default(),
             silence: SILENCE_DEFAULT,
-        })
+            speaks,
+        }
     }
 
     /// With other waits between tries.
@@ -57,23 +79,24 @@ impl Client {
         Self { silence, ..self }
     }
 
-    /// Publishes one message after the other over HTTP.
+    /// Publishes one message after the other over HTTP, or MQTT.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self.clone())
     }
 
-    /// Publishes many messages at once, in order, over `tidings.v1`; up to `window` are unacknowledged at a
+    /// Publishes many messages at once, in order, over `tidings.v1`, or MQTT; up to `window` are unacknowledged at a
     /// time. Must be called within a tokio runtime.
     pub fn pipeline(&self, window: usize) -> Pipeline {
         Pipeline::start(self.clone(), window)
     }
 
-    /// Subscribes over `tidings.v1` to whatever matches any of the filters, of which there is at least one.
+    /// Subscribes over `tidings.v1`, or MQTT, to whatever matches any of the filters, of which there is at least
+    /// one.
     pub fn subscribe(&self, filters: Vec<TopicFilter>, start: Start) -> Subscription {
         self.subscribe_over(Wire::Tidings, filters, start)
     }
 
-    /// Subscribes over a protocol.
+    /// Subscribes over a protocol of an HTTP server; an MQTT server is spoken to in MQTT.
     pub fn subscribe_over(
         &self,
         wire: Wire,
@@ -105,6 +128,13 @@ impl Client {
     /// Opens one `tidings.v1` WebSocket, without trying again.
     pub async fn tidings(&self) -> Result<WebSocket, TryError> {
         self.websocket("/v1/ws", Some("tidings.v1")).await
+    }
+
+    /// Opens one MQTT connection, without trying again.
+    pub async fn mqtt_connection(&self) -> Result<MqttConnection, TryError> {
+        let stream = self.connect().await?;
+        self.in_time(MqttConnection::open(stream, self.silence))
+            .await
     }
 
     /// The address.

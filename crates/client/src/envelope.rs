@@ -245,7 +245,8 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
     struct Line<'a> {
         topic: &'a str,
         id: &'a str,
-        time: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        time: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<Data<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,7 +291,7 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
     let line = Line {
         topic: &message.topic,
         id: &message.id,
-        time: message.time_ms,
+        time: (message.time_ms > 0).then_some(message.time_ms),
         base64: data.is_none().then(|| STANDARD.encode(&message.payload)),
         data,
         event: message.event.as_deref(),

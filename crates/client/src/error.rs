@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidings_types::RefusalCode;
 
+use crate::mqtt::{PacketError, Unsendable};
 use crate::websocket::{CloseFrame, FrameError};
 
 /// The server said no. Whether asking again helps, [`Refused::is_permanent`] says.
@@ -72,6 +73,16 @@ impl Refused {
     }
 }
 
+impl From<Unsendable> for Refused {
+    fn from(unsendable: Unsendable) -> Self {
+        let code = match unsendable {
+            Unsendable::Long(_) | Unsendable::Nul(_) => "bad-parameter",
+            Unsendable::Packet => "message-too-large",
+        };
+        Self::from_code(code, &unsendable.to_string(), None)
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code.as_str() {
@@ -102,6 +113,8 @@ pub enum Lost {
     Answer(&'static str),
     /// The frames are not those of a WebSocket.
     Frame(FrameError),
+    /// The packets are not those of MQTT.
+    Packet(PacketError),
     /// The server sent JSON that `tidings.v1`, or the envelope, does not know.
     Json(String),
     /// Not now: a refusal that is not permanent.
@@ -113,15 +126,16 @@ impl Lost {
     pub fn told_wait(&self) -> Option<Duration> {
         match self {
             Self::Refused(refused) => refused.retry_after,
-            Self::ClosedWith(close) => told_in_reason(close),
+            Self::ClosedWith(close) => told_wait(&close.reason),
             _ => None,
         }
     }
 }
 
 /// A raw WebSocket has no place for the reconnect time but the close reason: `restarting, reconnect in 250 ms`.
-fn told_in_reason(close: &CloseFrame) -> Option<Duration> {
-    let (_, after) = close.reason.rsplit_once("reconnect in ")?;
+/// Neither has MQTT, but the reason string.
+pub(crate) fn told_wait(reason: &str) -> Option<Duration> {
+    let (_, after) = reason.rsplit_once("reconnect in ")?;
     let ms = after.strip_suffix(" ms")?.parse().ok()?;
     Some(Duration::from_millis(ms))
 }
@@ -148,6 +162,7 @@ impl fmt::Display for Lost {
             Self::Silent(after) => write!(f, "nothing came for {} s", after.as_secs()),
             Self::Answer(what) => write!(f, "the server's answer is not understood: {what}"),
             Self::Frame(error) => write!(f, "the server breaks the WebSocket protocol: {error}"),
+            Self::Packet(error) => write!(f, "the server breaks the MQTT protocol: {error}"),
             Self::Json(what) => write!(f, "the server's JSON is not understood: {what}"),
             Self::Refused(refused) => write!(f, "{refused}"),
         }
@@ -159,6 +174,7 @@ impl std::error::Error for Lost {
         match self {
             Self::Connect(error) | Self::Io(error) => Some(error),
             Self::Frame(error) => Some(error),
+            Self::Packet(error) => Some(error),
             Self::Refused(refused) => Some(refused),
             _ => None,
         }

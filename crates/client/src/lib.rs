@@ -5,17 +5,19 @@
 //! server refuses for good: a publish carries an idempotency key and so is appended once however often it is
 //! tried, and a subscription resumes after the last message that it gave out.
 //!
-//! The codecs ([`websocket`], [`sse`], [`http`], [`envelope`]) do no I/O of their own and are there for tests and
+//! The codecs ([`websocket`], [`sse`], [`http`], [`envelope`], [`mqtt`]) do no I/O of their own and are there for tests and
 //! measurements too. [`cli`] is what the command line's `pub`, `sub` and `bench` do.
 
 pub mod backoff;
 mod bench;
 pub mod cli;
 mod client;
+mod duplex;
 pub mod envelope;
 mod error;
 pub mod http;
 mod message;
+pub mod mqtt;
 mod pipeline;
 mod publisher;
 mod random;

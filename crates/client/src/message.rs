@@ -48,9 +48,9 @@ impl Outgoing {
 /// The server's word that a message is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// The message's id: a cursor, to resume after it.
+    /// The message's id: a cursor, to resume after it. Empty if the protocol did not say, as MQTT.
     pub id: String,
-    /// When it was committed, in ms since 1970.
+    /// When it was committed, in ms since 1970; 0 if the protocol did not say.
     pub time_ms: u64,
     /// Whether an earlier publish with the same key had committed it already, as far as the wire says.
     pub replayed: bool,
@@ -72,9 +72,9 @@ pub enum PayloadForm {
 pub struct Message {
     /// Where it was published.
     pub topic: String,
-    /// A cursor: to resume after this message.
+    /// A cursor: to resume after this message. Empty if the server has none, as a foreign MQTT server.
     pub id: String,
-    /// When it was committed, in ms since 1970.
+    /// When it was committed, in ms since 1970; 0 if the protocol did not say, as MQTT.
     pub time_ms: u64,
     /// The bytes, as they were published.
     pub payload: Bytes,

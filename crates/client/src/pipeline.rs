@@ -1,4 +1,4 @@
-//! Publishing many messages at once over `tidings.v1`, in order and each exactly once.
+//! Publishing many messages at once over `tidings.v1`, or MQTT, in order and each exactly once.
 //!
 //! A task owns the connection and a window of unacknowledged messages, oldest first. When the connection is
 //! lost, the next one starts with the oldest of them, each under the idempotency key that it had: what the
@@ -6,6 +6,7 @@
 //! connection's publishes in order, so order holds over any number of connections. The one exception is a
 //! server that is too busy for a message in the middle of the window: later ones may be ahead of it.
 
+mod link;
 mod task;
 mod window;
 
@@ -21,7 +22,9 @@ use crate::error::Refused;
 use crate::message::{Keys, Outgoing, Receipt};
 use crate::random::Random;
 
+pub(crate) use link::{Link, Word};
 use task::Task;
+pub(crate) use window::Encoding;
 
 /// Orders that wait to enter the window.
 const ORDERS_MAX: usize = 64;

@@ -1,14 +1,16 @@
-//! Publishing over HTTP: one message after the other on a connection that is kept.
+//! Publishing over HTTP, or MQTT: one message after the other on a connection that is kept.
 
 use std::time::Duration;
 
 use serde::Deserialize;
+use tidings_types::Qos;
 
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, Speaks};
 use crate::error::{Lost, Refused, TryError};
 use crate::http::{HttpConnection, is_header_value, is_token, request_line};
 use crate::message::{Keys, Outgoing, Receipt};
+use crate::mqtt::{MqttPublishing, publish_packet};
 use crate::random::Random;
 use crate::url::percent_encode;
 
@@ -18,10 +20,20 @@ use crate::url::percent_encode;
 pub struct Publisher {
     client: Client,
     /// Idle, after a complete answer.
-    connection: Option<HttpConnection>,
+    connection: Option<Kept>,
     keys: Keys,
     backoff: Backoff,
 }
+
+/// An idle connection.
+#[derive(Debug)]
+enum Kept {
+    Http(HttpConnection),
+    Mqtt(Box<MqttPublishing>),
+}
+
+/// The one publish that is under way on an MQTT connection.
+const PACKET_ID: u16 = 1;
 
 /// A try failed, and the next one comes.
 #[derive(Debug)]
@@ -86,15 +98,52 @@ impl Publisher {
         key: &str,
     ) -> Result<Receipt, TryError> {
         let client = self.client.clone();
-        client.in_time(self.exchange(outgoing, key)).await
+        client
+            .in_time(async {
+                match self.client.speaks {
+                    Speaks::Http => self.over_http(outgoing, key).await,
+                    Speaks::Mqtt(qos) => self.over_mqtt(outgoing, key, qos).await,
+                }
+            })
+            .await
     }
 
-    async fn exchange(&mut self, outgoing: &Outgoing, key: &str) -> Result<Receipt, TryError> {
+    /// Says goodbye. With MQTT's `QoS` 0, what was published last may not arrive without it.
+    pub async fn close(self) {
+        if let Some(Kept::Mqtt(publishing)) = self.connection {
+            publishing.close().await;
+        }
+    }
+
+    async fn over_mqtt(
+        &mut self,
+        outgoing: &Outgoing,
+        key: &str,
+        qos: Qos,
+    ) -> Result<Receipt, TryError> {
+        let packet = publish_packet(outgoing, qos, PACKET_ID, Some(key)).map_err(Refused::from)?;
+        let mut publishing = match self.connection.take() {
+            Some(Kept::Mqtt(publishing)) => publishing,
+            _ => Box::new(MqttPublishing::open(&self.client, qos).await?),
+        };
+        publishing.connection().takes(packet.len())?;
+        publishing.queue(PACKET_ID, &packet);
+        let answer = loop {
+            match publishing.receive().await? {
+                Some(answer) if answer.packet_id == PACKET_ID => break answer,
+                _ => {}
+            }
+        };
+        self.connection = Some(Kept::Mqtt(publishing));
+        Ok(answer.outcome?)
+    }
+
+    async fn over_http(&mut self, outgoing: &Outgoing, key: &str) -> Result<Receipt, TryError> {
         let request = request(&self.client, outgoing, key)?;
         // Taken, so that a connection in the middle of an exchange is never used again.
         let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => HttpConnection::new(self.client.connect().await?),
+            Some(Kept::Http(connection)) => connection,
+            _ => HttpConnection::new(self.client.connect().await?),
         };
         // A server may refuse, and close, before it has read all of a large body: its answer counts.
         let written = connection.write(&request).await;
@@ -104,7 +153,7 @@ impl Publisher {
         };
         let body = connection.read_body(&head).await?;
         if head.keep_alive && written.is_ok() {
-            self.connection = Some(connection);
+            self.connection = Some(Kept::Http(connection));
         }
         if head.status != 200 && head.status != 201 {
             return Err(Refused::from_answer(head.status, head.retry_after(), &body).into());

@@ -1,4 +1,4 @@
-//! The connection below HTTP and WebSocket. The one place that knows what it is made of, so that TLS becomes
+//! The connection below HTTP, WebSocket and MQTT. The one place that knows what it is made of, so that TLS becomes
 //! one more variant here.
 
 use std::io;
@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::url::ServerUrl;
@@ -75,6 +75,13 @@ impl Connector {
             socket.bind(SocketAddr::new(source, 0))?;
         }
         socket.connect(address).await
+    }
+}
+
+impl Stream {
+    /// Says that nothing more will be written; reading goes on.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.shutdown().await
     }
 }
 

@@ -1,6 +1,8 @@
 //! Subscribing: a stream of items that comes back by itself after the last message that was given out.
 
 mod feed;
+mod mqtt;
+mod place;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,13 +12,14 @@ use tidings_types::TopicFilter;
 use tokio::time::Sleep;
 
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, Speaks};
 use crate::error::{Lost, Refused, TryError};
 use crate::message::{Gap, Message, Start};
 
 use feed::{Feed, FeedItem};
+use place::{Arrival, Place};
 
-/// What a subscription travels over.
+/// What a subscription to an HTTP server travels over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
     /// The `tidings.v1` WebSocket.
@@ -53,6 +56,9 @@ enum State {
     Waiting(Pin<Box<Sleep>>),
 }
 
+/// For the end of a subscription.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
 /// A subscription. Nothing happens but in [`Subscription::next`]; the server keeps what is not read.
 pub struct Subscription {
     client: Client,
@@ -64,6 +70,8 @@ pub struct Subscription {
     /// How the open feed ended, found while looking for what is ready; `next` tells it.
     ended: Option<TryError>,
     backoff: Backoff,
+    /// Over MQTT: what was given out.
+    place: Option<Place>,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -78,6 +86,10 @@ impl std::fmt::Debug for Subscription {
 impl Subscription {
     pub(crate) fn new(client: Client, wire: Wire, filters: Vec<TopicFilter>, start: Start) -> Self {
         let backoff = client.backoff();
+        let mut place = matches!(client.speaks, Speaks::Mqtt(_)).then(Place::default);
+        if let (Some(place), Start::After(cursor)) = (&mut place, &start) {
+            place.start_after(cursor);
+        }
         Self {
             client,
             wire,
@@ -86,6 +98,7 @@ impl Subscription {
             state: State::Idle,
             ended: None,
             backoff,
+            place,
         }
     }
 
@@ -126,6 +139,15 @@ impl Subscription {
         None
     }
 
+    /// Ends the subscription: acknowledges what was given out, and says goodbye, as far as its protocol knows
+    /// either.
+    pub async fn close(self) {
+        if let State::Open(feed) = self.state {
+            // A server that does not answer is left without a goodbye.
+            tokio::time::timeout(GOODBYE_MAX, feed.close()).await.ok();
+        }
+    }
+
     async fn step(&mut self) -> Result<Option<Item>, Refused> {
         match &mut self.state {
             State::Idle => {
@@ -145,9 +167,7 @@ impl Subscription {
             }
             State::Connecting(connecting) => match connecting.await {
                 Ok(feed) => {
-                    if let Some(cursor) = feed.cursor() {
-                        self.start = Start::After(cursor.to_owned());
-                    }
+                    self.started(feed.cursor().map(str::to_owned));
                     self.state = State::Open(Box::new(feed));
                     Ok(Some(Item::Connected))
                 }
@@ -169,12 +189,35 @@ impl Subscription {
         }
     }
 
+    /// The server said where the subscription starts. Over MQTT that counts only where nothing better is known:
+    /// what is to be caught up on may still be on its way.
+    fn started(&mut self, cursor: Option<String>) {
+        let Some(cursor) = cursor else { return };
+        if let Some(place) = &mut self.place {
+            let is_now = match &self.start {
+                Start::Latest => true,
+                Start::After(after) => after == "retained",
+                Start::Earliest | Start::Last(_) => false,
+            };
+            if !is_now {
+                return;
+            }
+            place.start_after(&cursor);
+        }
+        self.start = Start::After(cursor);
+    }
+
     /// Notes the position of what is given out.
     fn given(&mut self, item: FeedItem) -> Option<Item> {
         self.backoff.succeeded();
         match item {
             FeedItem::Message(message) => {
-                if !message.id.is_empty() {
+                let place = self.place.as_mut();
+                let arrival = place.map_or(Arrival::Newest, |place| place.arrived(&message.id));
+                if arrival == Arrival::Repeated {
+                    return None;
+                }
+                if arrival == Arrival::Newest && !message.id.is_empty() {
                     self.start = Start::After(message.id.clone());
                 }
                 Some(Item::Message(message))
@@ -207,6 +250,9 @@ impl Subscription {
     }
 }
 
+#[cfg(test)]
+#[path = "subscription/mqtt_tests.rs"]
+mod mqtt_tests;
 #[cfg(test)]
 #[path = "subscription/tests.rs"]
 mod tests;

@@ -4,6 +4,8 @@
 //! seconds cost nothing and can be measured exactly. Both sides are on one thread, where what is written to
 //! loopback is there to be read before either waits.
 
+pub(crate) mod mqtt;
+
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -25,14 +27,8 @@ impl FakeServer {
     pub(crate) async fn start() -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let retry = RetryPolicy {
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(1),
-        };
-        (
-            Self { listener },
-            Client::new(&url).unwrap().with_retry(retry),
-        )
+        let client = Client::new(&url).unwrap().with_retry(retry());
+        (Self { listener }, client)
     }
 
     pub(crate) async fn accept(&self) -> Peer {
@@ -57,6 +53,13 @@ impl FakeServer {
         tokio::time::timeout(time, self.listener.accept())
             .await
             .is_ok()
+    }
+}
+
+fn retry() -> RetryPolicy {
+    RetryPolicy {
+        first: Duration::from_millis(100),
+        longest: Duration::from_secs(1),
     }
 }
 

@@ -14,6 +14,9 @@ pub struct ServerUrl {
     prefix: String,
 }
 
+const HTTP_PORT: u16 = 80;
+const MQTT_PORT: u16 = 1883;
+
 /// Why a text is no server URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UrlError {
@@ -21,6 +24,10 @@ pub enum UrlError {
     Secure,
     /// A scheme that is not HTTP's or WebSocket's.
     Scheme(String),
+    /// A scheme that is not MQTT's.
+    NotMqtt(String),
+    /// A path where none can be.
+    Path,
     /// No host.
     Host,
     /// Not a number from 1 to 65535.
@@ -37,11 +44,18 @@ impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secure => f.write_str(
-                "this client does not speak TLS yet: use http://, or a TLS proxy on this machine",
+                "this client does not speak TLS yet: use http:// (or mqtt://), or a TLS proxy on this machine",
             ),
             Self::Scheme(scheme) => {
                 write!(f, "`{scheme}://` is not a scheme of a server: use http://")
             }
+            Self::NotMqtt(scheme) => {
+                write!(
+                    f,
+                    "`{scheme}://` is not a scheme of an MQTT server: use mqtt://"
+                )
+            }
+            Self::Path => f.write_str("an MQTT URL has no path: write it as mqtt://127.0.0.1:1883"),
             Self::Host => f.write_str("the URL has no host: write it as http://127.0.0.1:8080"),
             Self::Port(port) => write!(f, "`{port}` is not a port: use a number from 1 to 65535"),
             Self::Credentials => f.write_str("the URL holds a user name: remove it"),
@@ -59,6 +73,25 @@ impl fmt::Display for UrlError {
 impl std::error::Error for UrlError {}
 
 impl ServerUrl {
+    /// Reads `mqtt://host[:port]`; `tcp://` means the same, and so does a bare `host:port`. The port is 1883
+    /// unless it says otherwise.
+    pub fn mqtt(text: &str) -> Result<Self, UrlError> {
+        check_characters(text)?;
+        let rest = match text.split_once("://") {
+            None => text,
+            Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+                "mqtt" | "tcp" => rest,
+                "mqtts" | "ssl" | "tls" => return Err(UrlError::Secure),
+                _ => return Err(UrlError::NotMqtt(scheme.to_owned())),
+            },
+        };
+        let url = Self::after_scheme(rest, MQTT_PORT)?;
+        match url.prefix.as_str() {
+            "" => Ok(url),
+            _ => Err(UrlError::Path),
+        }
+    }
+
     /// The host, as a resolver takes it.
     pub fn host(&self) -> &str {
         &self.host
@@ -89,9 +122,7 @@ impl FromStr for ServerUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
-            return Err(UrlError::Character(bad));
-        }
+        check_characters(text)?;
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
@@ -100,6 +131,12 @@ impl FromStr for ServerUrl {
                 _ => return Err(UrlError::Scheme(scheme.to_owned())),
             },
         };
+        Self::after_scheme(rest, HTTP_PORT)
+    }
+}
+
+impl ServerUrl {
+    fn after_scheme(rest: &str, port_default: u16) -> Result<Self, UrlError> {
         if rest.contains(['?', '#']) {
             return Err(UrlError::Query);
         }
@@ -110,7 +147,7 @@ impl FromStr for ServerUrl {
         if authority.contains('@') {
             return Err(UrlError::Credentials);
         }
-        let (host, port) = split_authority(authority)?;
+        let (host, port) = split_authority(authority, port_default)?;
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -119,7 +156,14 @@ impl FromStr for ServerUrl {
     }
 }
 
-fn split_authority(authority: &str) -> Result<(&str, u16), UrlError> {
+fn check_characters(text: &str) -> Result<(), UrlError> {
+    match text.chars().find(|c| !c.is_ascii_graphic()) {
+        Some(bad) => Err(UrlError::Character(bad)),
+        None => Ok(()),
+    }
+}
+
+fn split_authority(authority: &str, port_default: u16) -> Result<(&str, u16), UrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or(UrlError::Host)?;
@@ -134,7 +178,7 @@ fn split_authority(authority: &str) -> Result<(&str, u16), UrlError> {
         return Err(UrlError::Host);
     }
     if port.is_empty() {
-        return Ok((host, 80));
+        return Ok((host, port_default));
     }
     let digits = port.strip_prefix(':').unwrap_or(port);
     let number = digits
@@ -194,6 +238,29 @@ mod tests {
             assert_eq!(url.port(), port, "{text}");
             assert_eq!(url.authority(), authority, "{text}");
             assert_eq!(url.target("/v1"), target, "{text}");
+        }
+    }
+
+    #[test]
+    fn mqtt_urls_are_taken_apart() {
+        for (text, host, port) in [
+            ("mqtt://h", "h", 1883),
+            ("MQTT://h:9/", "h", 9),
+            ("tcp://[::1]:9", "::1", 9),
+            ("h:9", "h", 9),
+        ] {
+            let url = ServerUrl::mqtt(text).unwrap();
+            assert_eq!((url.host(), url.port()), (host, port), "{text}");
+        }
+        for (text, expect) in [
+            ("mqtts://h", UrlError::Secure),
+            ("http://h", UrlError::NotMqtt("http".into())),
+            ("mqtt://h/a", UrlError::Path),
+            ("mqtt://u@h", UrlError::Credentials),
+            ("mqtt://", UrlError::Host),
+            ("mqtt://h\n", UrlError::Character('\n')),
+        ] {
+            assert_eq!(ServerUrl::mqtt(text), Err(expect), "{text}");
         }
     }
 

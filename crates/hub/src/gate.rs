@@ -3,11 +3,12 @@
 //! `Admitted` has no constructor outside this module: what is not admitted cannot reach the engine or a
 //! subscription.
 
+use bytestring::ByteString;
 use tidings_ports::Start;
-use tidings_types::{Draft, Limits, Principal, Refusal, RefusalCode, TopicFilter};
+use tidings_types::{Draft, Limits, Origin, Principal, Refusal, RefusalCode, TopicFilter};
 
 /// Something that passed the gate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Admitted<T>(T);
 
 impl<T> Admitted<T> {
@@ -20,6 +21,32 @@ impl<T> Admitted<T> {
     pub fn into_inner(self) -> T {
         self.0
     }
+}
+
+impl Admitted<Draft> {
+    /// A draft that was admitted before it was kept durably.
+    pub(crate) fn kept(draft: Draft) -> Self {
+        Self(draft)
+    }
+
+    /// The draft, alone, with the origin of who it is published for and a key against publishing it twice.
+    pub(crate) fn publication(&self, origin: Origin, key: ByteString) -> Admitted<Vec<Draft>> {
+        let mut draft = self.0.clone();
+        draft.origin = origin;
+        draft.key = Some(key);
+        Admitted(vec![draft])
+    }
+}
+
+/// Admits a draft to be published later, on behalf of who is gone by then.
+pub fn will(
+    principal: &Principal,
+    draft: Draft,
+    limits: &Limits,
+) -> Result<Admitted<Draft>, Refusal> {
+    check_size(&draft, limits)?;
+    check_publish(principal, &draft)?;
+    Ok(Admitted(draft))
 }
 
 /// Admits drafts to be published together.
@@ -175,7 +202,6 @@ fn check_filters(
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use bytestring::ByteString;
     use tidings_types::Topic;
 
     fn draft(topic: &str, payload: usize) -> Draft {

@@ -7,8 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytestring::ByteString;
 use tidings_ports::{Answer, Commit, Feed, Page, ReadError, ReplyTo};
 use tidings_types::{Batch, Limits, Offset, Storage, Topic};
+
+use crate::queue::{MemberId, Request, Told};
+use crate::shard::SubscriptionId;
 
 /// Live-only topics named in one `Lagged` note; over it every subscription is told of a gap.
 const LIVE_ONLY_TOPICS_MAX: usize = 256;
@@ -33,6 +37,10 @@ pub(crate) enum Note {
     Lagged(Lagged),
     /// The engine answers.
     Answer(u64, Answer),
+    /// A member asks something of a queue of this shard.
+    Request(ByteString, MemberId, Request),
+    /// A queue tells a member on this shard something.
+    Told(SubscriptionId, Told),
 }
 
 #[derive(Debug, Default)]
@@ -105,12 +113,12 @@ impl Inbox {
             waiting.notes.push_back(Note::Batch(Arc::clone(batch)));
             return;
         }
-        // Answers may stand behind the last dropped batch; they do not depend on its place.
+        // Other notes may stand behind the last dropped batch; they do not depend on its place.
         let last = waiting
             .notes
             .iter_mut()
             .rev()
-            .find(|note| !matches!(note, Note::Answer(..)));
+            .find(|note| matches!(note, Note::Batch(_) | Note::Lagged(_)));
         let mut fresh = Lagged::default();
         let lagged = match last {
             Some(Note::Lagged(lagged)) => lagged,
@@ -153,6 +161,19 @@ impl Inboxes {
         Self {
             inboxes: (0..shards).map(|_| Arc::new(Inbox::new(limits))).collect(),
         }
+    }
+
+    /// How many shards there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Passes a note of one shard to another. What shards ask of each other is bounded by what members of work
+    /// queues may have unacknowledged, so it is never dropped.
+    pub(crate) fn send(&self, shard: usize, note: Note) {
+        self.inboxes[shard].put(|waiting| waiting.notes.push_back(note));
     }
 
     /// The inbox of a shard.

@@ -66,6 +66,26 @@ pub struct Metrics {
     pub caught_up: Count,
     /// Reads of the log that failed.
     pub read_errors: Count,
+    /// Gauge: sessions with a connection.
+    pub sessions_connected: Count,
+    /// Gauge: sessions without one.
+    pub sessions_offline: Count,
+    /// Sessions that ended because nobody came back in time.
+    pub sessions_expired: Count,
+    /// Sessions that a connection took from another one.
+    pub sessions_taken_over: Count,
+    /// Sessions whose record could not be read.
+    pub sessions_unread: Count,
+    /// Gauge: work queues.
+    pub queues: Count,
+    /// Messages of work queues that were delivered before, or perhaps.
+    pub redelivered: Count,
+    /// Messages of work queues that were returned when they were in no log any more.
+    pub queue_missed: Count,
+    /// Wills published.
+    pub wills: Count,
+    /// Wills that could not be published.
+    pub wills_lost: Count,
 }
 
 impl Metrics {
@@ -87,12 +107,14 @@ pub const GAP_REASONS: [GapReason; 4] = [
 #[derive(Debug)]
 pub struct SharedMetrics {
     refusals: Vec<AtomicU64>,
+    sessions: AtomicU64,
 }
 
 impl Default for SharedMetrics {
     fn default() -> Self {
         Self {
             refusals: RefusalCode::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            sessions: AtomicU64::new(0),
         }
     }
 }
@@ -101,6 +123,19 @@ impl SharedMetrics {
     /// Counts a refusal, from any thread.
     pub fn refused(&self, code: RefusalCode) {
         self.refusals[code.index()].fetch_add(1, Relaxed);
+    }
+
+    /// Counts one more session, unless there are `max` of them.
+    pub(crate) fn add_session(&self, max: usize) -> bool {
+        let added = self.sessions.fetch_update(Relaxed, Relaxed, |sessions| {
+            (sessions < max as u64).then_some(sessions + 1)
+        });
+        added.is_ok()
+    }
+
+    /// Counts one session less.
+    pub(crate) fn remove_session(&self) {
+        self.sessions.fetch_sub(1, Relaxed);
     }
 
     /// How often this was refused.

@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let topic = topics[(random >> 33) as usize % TOPICS].clone();
                     Submission {
                         drafts: vec![Draft::new(topic, Bytes::from_static(PAYLOAD))],
-                        reply: ReplyTo { shard: 0, token: 0 },
+                        states: Vec::new(),
+                        reply: Some(ReplyTo { shard: 0, token: 0 }),
                     }
                 });
                 log.append(submissions.collect());

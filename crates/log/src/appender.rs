@@ -31,7 +31,7 @@ pub(crate) enum WriteError {
     Failed(String),
 }
 
-fn classify(what: &str, name: &str, error: &io::Error) -> WriteError {
+pub(crate) fn classify(what: &str, name: &str, error: &io::Error) -> WriteError {
     if is_full(error) {
         WriteError::Full
     } else {
@@ -172,7 +172,9 @@ impl Appender {
         };
         record::finish_batch(&mut self.buffer, shared.magic, head);
         let position = open.len;
-        open.write(&self.buffer, self.segment_bytes)?;
+        let end = u64::from(open.len) + self.buffer.len() as u64;
+        let room = end.next_multiple_of(ALLOCATE_BYTES).min(self.segment_bytes);
+        open.write(&self.buffer, room)?;
         // What a crash loses must be less than what the log then skips, however late the background syncs are.
         let far = self.buffered > self.settled + SKIP_AFTER_CRASH / 2;
         if self.durability == Durability::Sync || self.reserves || far {
@@ -305,16 +307,16 @@ impl Appender {
 }
 
 impl OpenFile {
-    fn write(&mut self, bytes: &[u8], segment_bytes: u64) -> Result<(), WriteError> {
+    /// Appends. If that needs more room than was taken before, room is taken up to this length, 0 for none.
+    pub(crate) fn write(&mut self, bytes: &[u8], room: u64) -> Result<(), WriteError> {
         let end = u64::from(self.len) + bytes.len() as u64;
         let Ok(new_len) = u32::try_from(end) else {
             return Err(WriteError::Failed(format!("{} grew too large", self.name)));
         };
-        if end > self.allocated && segment_bytes > 0 {
-            let wanted = end.next_multiple_of(ALLOCATE_BYTES).min(segment_bytes);
+        if end > self.allocated && room > 0 {
             // Where room cannot be taken in advance, the write itself decides.
-            match self.file.allocate(wanted.max(end)) {
-                Ok(()) => self.allocated = wanted.max(end),
+            match self.file.allocate(room.max(end)) {
+                Ok(()) => self.allocated = room.max(end),
                 Err(error) if is_full(&error) => {}
                 Err(error) => return Err(classify("allocate room in", &self.name, &error)),
             }
@@ -336,7 +338,7 @@ impl OpenFile {
 
     /// After a failed sync nobody knows what is on the disk (the kernel drops the dirty pages), so "full" is
     /// a failure here as well.
-    fn sync(&self, shared: &Shared) -> Result<(), WriteError> {
+    pub(crate) fn sync(&self, shared: &Shared) -> Result<(), WriteError> {
         let synced = self.file.sync();
         synced
             .map_err(|error| WriteError::Failed(format!("cannot sync {}: {error}", self.name)))?;

@@ -34,6 +34,8 @@ pub struct LogConfig {
     /// After an unclean end, how much of the newest data is verified before the log opens; older segments
     /// are verified as they are read, and by [`crate::verify`].
     pub verify_bytes_max: u64,
+    /// The journal of states may be larger than twice what is live in it by this before a snapshot replaces it.
+    pub states_slack_bytes: u64,
     /// Where the epoch of a new log comes from: the operating system, or this number, for simulations.
     pub seed: Option<u64>,
 }
@@ -73,6 +75,7 @@ impl LogConfig {
             segment_bytes: SEGMENT_BYTES,
             memory_segment_bytes: 4 << 20,
             verify_bytes_max: 1 << 30,
+            states_slack_bytes: 4 << 20,
             seed: None,
         }
     }

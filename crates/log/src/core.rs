@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use tidings_ports::{
     Clock, Commit, EngineHealth, EngineStats, Page, ReadError, ReadRequest, Submission, TopicsPage,
     TopicsQuery,
@@ -102,6 +104,11 @@ impl LogCore {
         Offset(self.shared.state().head)
     }
 
+    /// Every name whose state is kept, with its newest value.
+    pub fn states(&self) -> Vec<(ByteString, Bytes)> {
+        self.shared.states().map.all()
+    }
+
     /// Lists topics.
     pub fn topics(&self, query: &TopicsQuery) -> TopicsPage {
         self.shared.state().table.list(query)
@@ -129,7 +136,8 @@ pub(crate) fn close(writer: &mut Writer) {
     if shared.is_failed() {
         return;
     }
-    if let Err(error) = writer.durable.flush(&shared) {
+    let flushed = writer.journal.flush(&shared);
+    if let Err(error) = flushed.and_then(|()| writer.durable.flush(&shared)) {
         shared.fail(format!("cannot sync the log at its end: {error:?}"));
         return;
     }
@@ -144,6 +152,7 @@ pub(crate) fn close(writer: &mut Writer) {
         next: writer.next,
         last_base,
         end: writer.durable.end().1,
+        states: writer.journal.end(),
     };
     // Without the mark the next opening only takes longer.
     if let Err(error) = clean.store(&*storage) {

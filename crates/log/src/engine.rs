@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use tidings_ports::{
     Answer, Clock, Commit, Engine, EngineHealth, EngineStats, Feed, PublishError, ReadError,
     ReadRequest, ReplyTo, Submission, SubmitError, TopicsPage, TopicsQuery,
@@ -96,8 +98,15 @@ impl<T> Queue<T> {
     }
 }
 
-fn size(submission: &Submission) -> usize {
-    submission.drafts.iter().map(Draft::size).sum()
+/// What a submission counts for in the queue: drafts and changes of states, and their bytes.
+fn size(submission: &Submission) -> (usize, usize) {
+    let drafts = submission.drafts.iter().map(Draft::size);
+    let states = submission.states.iter().map(|change| {
+        let value = change.value.as_ref().map_or(0, Bytes::len);
+        change.name.len() + value
+    });
+    let count = submission.drafts.len() + submission.states.len();
+    (count, drafts.chain(states).sum())
 }
 
 impl EmbeddedEngine {
@@ -194,7 +203,9 @@ impl Committer {
             let commit = self.writer.append(submissions);
             let head = self.writer.shared.state().head;
             self.head.store(head, Ordering::Release);
-            self.feed.committed(commit);
+            if commit.batch.is_some() || !commit.answers.is_empty() {
+                self.feed.committed(commit);
+            }
         }
         close(&mut self.writer);
     }
@@ -203,7 +214,7 @@ impl Committer {
         let mut inner = self.queue.wait();
         let (mut taken, mut messages, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = inner.waiting.front() {
-            let (more_messages, more_bytes) = (next.drafts.len(), size(next));
+            let (more_messages, more_bytes) = size(next);
             let over = messages + more_messages > BATCH_MESSAGES_MAX
                 || bytes + more_bytes > BATCH_BYTES_MAX;
             if over && !taken.is_empty() {
@@ -261,7 +272,7 @@ impl Engine for EmbeddedEngine {
             return Err(SubmitError::Failed);
         }
         let limits = &self.shared.config.limits;
-        let (messages, bytes) = (submission.drafts.len(), size(&submission));
+        let (messages, bytes) = size(&submission);
         let mut inner = self.commits.lock();
         if self.commits.is_closed() {
             count(&counters.failed, 1);
@@ -300,6 +311,10 @@ impl Engine for EmbeddedEngine {
         Ok(())
     }
 
+    fn states(&self) -> Vec<(ByteString, Bytes)> {
+        self.shared.states().map.all()
+    }
+
     fn topics(&self, query: &TopicsQuery) -> TopicsPage {
         self.shared.state().table.list(query)
     }
@@ -328,7 +343,9 @@ impl Engine for EmbeddedEngine {
         let mut inner = self.commits.lock();
         let left = inner.waiting.drain(..);
         let failed = || Answer::Published(Err(PublishError::Failed));
-        let answers: Vec<_> = left.map(|left| (left.reply, failed())).collect();
+        let answers: Vec<_> = left
+            .filter_map(|left| Some((left.reply?, failed())))
+            .collect();
         drop(inner);
         if !answers.is_empty() {
             self.feed.committed(Commit {

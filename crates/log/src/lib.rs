@@ -3,13 +3,12 @@
 //! Layers, from the disk up: [`storage`] (files, real, in memory or simulated), `record` (the bytes of a
 //! message), `segment` (a file of batches, its index), `appender` (the end of a chain of segments), `writer`
 //! (submissions in, one commit out), `reader` (pages), `keeper` (retention, indexes, compaction), `recovery`
-//! (opening). [`LogCore`] is all of it without threads; [`EmbeddedEngine`] puts threads around it.
+//! (opening), `states` (what is kept by name beside the messages). [`LogCore`] is all of it without threads; [`EmbeddedEngine`] puts threads around it.
 //!
 //! Two chains share the one order: topics with `storage = durable` are in files of the data directory, topics
 //! with `storage = memory` in files in memory; `storage = none` takes an offset and is written nowhere.
 
 mod appender;
-mod codec;
 mod config;
 mod core;
 mod engine;
@@ -22,6 +21,7 @@ mod record;
 mod recovery;
 mod segment;
 mod state;
+mod states;
 pub mod storage;
 mod table;
 mod verify;

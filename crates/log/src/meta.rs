@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! meta  = "TIDINGSM" | version u32 | epoch u64 | magic u64 | key secret 16 bytes | crc32c u32
-//! clean = "TIDINGSC" | next u64 | last base u64 | end u32 | crc32c u32
+//! clean = "TIDINGSC" | next u64 | last base u64 | end u32 | journal u64 | journal end u32 | crc32c u32
 //! keys  = "TIDINGSK" | (hash u128 | offset u64 | time u64)* | crc32c u32
 //! ```
 //! `clean` is there only while no process has the log open and the last one closed it: it names the next
-//! offset and the end of the newest segment, so that nothing has to be guessed. `keys` has the idempotency keys
+//! offset and the ends of the newest segment and of the newest journal of states (0 if there is none; earlier
+//! versions did not write the two), so that nothing has to be guessed. `keys` has the idempotency keys
 //! of messages whose segments were removed within the keys' window.
 
-use crate::codec::Input;
 use crate::error::OpenError;
 use crate::segment::{FORMAT_VERSION, KeyMark, open_keys, put_keys};
 use crate::storage::{Storage, read_all, replace};
+use tidings_types::codec::Input;
 
 const META: &str = "meta";
 const META_MAGIC: [u8; 8] = *b"TIDINGSM";
@@ -35,6 +36,8 @@ pub(crate) struct Clean {
     pub(crate) next: u64,
     pub(crate) last_base: u64,
     pub(crate) end: u32,
+    /// The number of the newest journal of states, and its length.
+    pub(crate) states: (u64, u32),
 }
 
 fn read(storage: &dyn Storage, name: &str) -> Result<Option<Vec<u8>>, OpenError> {
@@ -133,6 +136,7 @@ impl Clean {
                 next: input.u64()?,
                 last_base: input.u64()?,
                 end: input.u32()?,
+                states: (|| Some((input.u64()?, input.u32()?)))().unwrap_or_default(),
             })
         }))
     }
@@ -152,6 +156,8 @@ impl Clean {
         bytes.extend_from_slice(&self.next.to_le_bytes());
         bytes.extend_from_slice(&self.last_base.to_le_bytes());
         bytes.extend_from_slice(&self.end.to_le_bytes());
+        bytes.extend_from_slice(&self.states.0.to_le_bytes());
+        bytes.extend_from_slice(&self.states.1.to_le_bytes());
         replace(storage, CLEAN, &sealed(bytes))
     }
 }

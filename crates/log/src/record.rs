@@ -12,8 +12,11 @@
 //!            | header count varint, (name text, value text)* [7] | payload (the rest)
 //!            `[n]` is there only if its flag is set; `ordinal` counts the topic's messages, `prev` is the
 //!            offset of the message before it on the topic, 0 if there was none
+//! QOS_MESSAGE = qos u8 (0, 1 or 2) | the body of a MESSAGE    MESSAGE itself stands for qos 2, the default
 //! RESERVE  = ceiling u64    offsets below it may have been handed out to messages that are not logged
 //! SEAL     = last offset u64    the last record of a sealed segment
+//! STATE    = name text | value (the rest)    these two are in files of states only (see `states`)
+//! FORGET   = name text
 //! ```
 //!
 //! `synced_to` says how much of the file was on the disk when the batch was written: a valid batch that says
@@ -23,10 +26,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tidings_types::message::Place;
 use tidings_types::{
-    Draft, Epoch, Message, Offset, Origin, PayloadFormat, Properties, Storage, Timestamp, Topic,
+    Draft, Epoch, Message, Offset, Origin, PayloadFormat, Properties, Qos, Storage, Timestamp,
+    Topic,
 };
 
-use crate::codec::{Input, put_bytes, put_varint};
+use tidings_types::codec::{Input, put_bytes, put_varint};
 
 /// The bytes before a record's type.
 pub(crate) const FRAME_LEN: usize = 8;
@@ -43,6 +47,9 @@ pub(crate) mod kind {
     pub(crate) const MESSAGE: u8 = 2;
     pub(crate) const RESERVE: u8 = 3;
     pub(crate) const SEAL: u8 = 4;
+    pub(crate) const QOS_MESSAGE: u8 = 5;
+    pub(crate) const STATE: u8 = 6;
+    pub(crate) const FORGET: u8 = 7;
 }
 
 mod flag {
@@ -76,7 +83,36 @@ fn frame(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out[start + 4..start + FRAME_LEN].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Appends a MESSAGE record for a draft at its place.
+/// Whether a record of this type holds a message.
+pub(crate) fn is_message(kind: u8) -> bool {
+    matches!(kind, kind::MESSAGE | kind::QOS_MESSAGE)
+}
+
+/// The byte before the body, if the message needs one.
+fn qos_byte(qos: Qos) -> Option<u8> {
+    match qos {
+        Qos::AtMostOnce => Some(0),
+        Qos::AtLeastOnce => Some(1),
+        Qos::ExactlyOnce => None,
+    }
+}
+
+/// Takes that byte off the content of a record that holds a message.
+fn open_qos(kind: u8, content: &[u8]) -> Option<(Qos, &[u8])> {
+    if kind == kind::MESSAGE {
+        return Some((Qos::ExactlyOnce, content));
+    }
+    let (qos, body) = content.split_first()?;
+    let qos = match qos {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        2 => Qos::ExactlyOnce,
+        _ => return None,
+    };
+    (kind == kind::QOS_MESSAGE).then_some((qos, body))
+}
+
+/// Appends a MESSAGE or `QOS_MESSAGE` record for a draft at its place.
 pub(crate) fn put_message(out: &mut Vec<u8>, draft: &Draft, place: Place, in_topic: TopicPlace) {
     let properties = &draft.properties;
     let reply = properties.response_topic.is_some() || properties.correlation.is_some();
@@ -95,7 +131,10 @@ pub(crate) fn put_message(out: &mut Vec<u8>, draft: &Draft, place: Place, in_top
             flags |= bit;
         }
     }
-    frame(out, kind::MESSAGE, |out| {
+    let qos = qos_byte(draft.qos);
+    let kind = qos.map_or(kind::MESSAGE, |_| kind::QOS_MESSAGE);
+    frame(out, kind, |out| {
+        out.extend(qos);
         out.push(flags);
         put_varint(out, place.offset.0);
         put_varint(out, place.time.0);
@@ -153,6 +192,26 @@ pub(crate) fn put_seal(out: &mut Vec<u8>, last: u64) {
     frame(out, kind::SEAL, |out| {
         out.extend_from_slice(&last.to_le_bytes());
     });
+}
+
+/// Appends a STATE record, or without a value a FORGET record.
+pub(crate) fn put_state(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    let kind = value.map_or(kind::FORGET, |_| kind::STATE);
+    frame(out, kind, |out| {
+        put_bytes(out, name.as_bytes());
+        out.extend_from_slice(value.unwrap_or_default());
+    });
+}
+
+/// The name and value in the content of a STATE or FORGET record.
+pub(crate) fn open_state(kind: u8, content: &[u8]) -> Result<(&str, Option<&[u8]>), Invalid> {
+    let mut input = Input::new(content);
+    let name = input.text().ok_or(Invalid("a state has no name"))?;
+    match kind {
+        kind::STATE => Ok((name, Some(input.rest))),
+        kind::FORGET => Ok((name, None)),
+        _ => Err(Invalid("a record has an unknown type")),
+    }
 }
 
 /// The head of a batch.
@@ -231,7 +290,7 @@ pub(crate) fn open_number(body: &[u8]) -> Result<u64, Invalid> {
         .ok_or(Invalid("a record is too short"))
 }
 
-/// What indexes need of a MESSAGE record.
+/// What indexes need of a message's record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MessageHead<'a> {
     pub(crate) offset: u64,
@@ -323,21 +382,23 @@ fn parse_message(body: &[u8]) -> Option<Parts<'_>> {
 
 const MALFORMED: Invalid = Invalid("a message record does not parse");
 
-/// Parses the body of a MESSAGE record as far as indexes need it.
-pub(crate) fn open_head(body: &[u8]) -> Result<MessageHead<'_>, Invalid> {
+/// Parses the content of a record that holds a message, as far as indexes need it.
+pub(crate) fn open_head(kind: u8, content: &[u8]) -> Result<MessageHead<'_>, Invalid> {
+    let (_, body) = open_qos(kind, content).ok_or(MALFORMED)?;
     parse_message(body).map(|parts| parts.head).ok_or(MALFORMED)
 }
 
-/// Decodes the MESSAGE record that these bytes are. Payload and texts share the buffer.
+/// Decodes the record of a message that these bytes are. Payload and texts share the buffer.
 pub(crate) fn open_message(
     record: &Bytes,
     epoch: Epoch,
     storage: Storage,
 ) -> Result<Message, Invalid> {
-    let (kind, body, _) = open_record(record)?;
-    if kind != kind::MESSAGE {
+    let (kind, content, _) = open_record(record)?;
+    if !is_message(kind) {
         return Err(Invalid("there is no message record where the index says"));
     }
+    let (qos, body) = open_qos(kind, content).ok_or(MALFORMED)?;
     let parts = parse_message(body).ok_or(MALFORMED)?;
     let share =
         |text: &str| ByteString::try_from(record.slice_ref(text.as_bytes())).map_err(|_| MALFORMED);
@@ -356,6 +417,7 @@ pub(crate) fn open_message(
         },
         ttl: None,
         retain: head.retain,
+        qos,
         key: None,
         origin: Origin(parts.origin),
         properties: Properties {
@@ -386,6 +448,7 @@ mod tests {
         let mut draft = Draft::new(Topic::new("a/b").unwrap(), Bytes::from_static(b"payload"));
         draft.ttl = Some(Duration::from_secs(5));
         draft.retain = true;
+        draft.qos = Qos::AtLeastOnce;
         draft.key = Some("key".into());
         draft.origin = Origin(u64::MAX);
         draft.properties = Properties {
@@ -435,8 +498,33 @@ mod tests {
                 (&expect.topic, expect.format)
             );
             assert_eq!(
-                (message.origin, message.retain),
-                (expect.origin, expect.retain)
+                (message.origin, message.retain, message.qos),
+                (expect.origin, expect.retain, expect.qos)
+            );
+        }
+    }
+
+    #[test]
+    fn every_qos_reads_back_and_the_default_is_written_as_it_always_was() {
+        for (qos, kind) in [
+            (Qos::AtMostOnce, kind::QOS_MESSAGE),
+            (Qos::AtLeastOnce, kind::QOS_MESSAGE),
+            (Qos::ExactlyOnce, kind::MESSAGE),
+        ] {
+            let record = encoded(&Draft {
+                qos,
+                ..full_draft()
+            });
+            let (found, content, _) = open_record(&record).unwrap();
+            assert_eq!(found, kind);
+            assert_eq!(open_head(found, content).unwrap().key, Some("key"));
+            let message = open_message(&record, Epoch(9), Storage::Durable).unwrap();
+            assert_eq!(message.qos, qos);
+        }
+        for content in [&[][..], &[3, 0]] {
+            assert_eq!(
+                open_head(kind::QOS_MESSAGE, content).unwrap_err(),
+                MALFORMED
             );
         }
     }

@@ -21,6 +21,7 @@ use crate::segment::{
     Posting, RetainMark, Scan, Segment, Visit, index_name, proof_of_damage, scan, segment_name,
 };
 use crate::state::{Active, Chain, Shared, SharedParts, State};
+use crate::states::{self, Journal, Recovered};
 use crate::storage::{MemoryStorage, Storage, StorageFile, has_suffix, read_all};
 use crate::table::Table;
 use crate::writer::Writer;
@@ -116,12 +117,14 @@ pub(crate) fn open(
     let bases = segment_bases(&names);
     let meta = match Meta::load(&**storage)? {
         Some(meta) => meta,
-        None if bases.is_empty() => Meta::create(&**storage, config.seed)?,
+        None if bases.is_empty() && !states::has_files(&names) => {
+            Meta::create(&**storage, config.seed)?
+        }
         None => {
             return Err(OpenError::Damaged {
                 file: storage.describe("meta"),
                 offset: 0,
-                what: "there are segments, but the file that identifies the log is missing",
+                what: "there are segments or states, but the file that identifies the log is missing",
             });
         }
     };
@@ -141,8 +144,9 @@ pub(crate) fn open(
         next_segment: 1,
     };
     opening.segments(&names, &bases, config.verify_bytes_max)?;
+    let recovered = states::recover(&**storage, &names, meta, clean)?;
     Clean::clear(&**storage).map_err(OpenError::io("remove the mark of a clean end"))?;
-    opening.finish(Arc::clone(storage), config, clock)
+    opening.finish(recovered, Arc::clone(storage), config, clock)
 }
 
 fn segment_bases(names: &[String]) -> BTreeMap<u64, String> {
@@ -426,6 +430,7 @@ impl Opening<'_> {
 
     fn finish(
         mut self,
+        recovered: Recovered,
         storage: Arc<dyn Storage>,
         config: LogConfig,
         clock: Arc<dyn Clock>,
@@ -477,12 +482,14 @@ impl Opening<'_> {
                 durable,
                 memory,
             },
+            states: recovered.states,
             config,
         }));
         keys.trim(shared.now().max(self.last_time));
         let mut writer = Writer {
             durable: Appender::new(Class::Durable, &shared, self.last, self.ceiling),
             memory: Appender::new(Class::Memory, &shared, next - 1, 0),
+            journal: Journal::new(&shared, recovered.resumed),
             keys,
             next,
             shared,

@@ -3,13 +3,14 @@
 //! Invariant: the lock is never held over a read, a write or a sync of the storage.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tidings_ports::{Clock, EngineHealth, EngineStats};
 use tidings_types::{Epoch, Storage as Class};
 
 use crate::config::LogConfig;
 use crate::segment::{MemoryIndex, Segment};
+use crate::states::States;
 use crate::storage::{Storage, StorageFile};
 use crate::table::Table;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) next_segment: AtomicU64,
     pub(crate) counters: Counters,
     state: RwLock<State>,
+    states: Mutex<States>,
     failed: AtomicBool,
     health: Mutex<EngineHealth>,
 }
@@ -132,7 +134,7 @@ macro_rules! counters {
 
 counters! {
     messages, bytes_written, batches, syncs, commit_us, replays, keys_evicted, busy, full, failed, removed,
-    pages_read, messages_read, read_errors, keys, queued,
+    pages_read, messages_read, read_errors, keys, queued, states_written,
 }
 
 /// Adds to a counter.
@@ -150,6 +152,7 @@ pub(crate) struct SharedParts {
     pub(crate) next_segment: u64,
     pub(crate) lost_to: u64,
     pub(crate) state: State,
+    pub(crate) states: States,
 }
 
 impl Shared {
@@ -165,6 +168,7 @@ impl Shared {
             next_segment: AtomicU64::new(parts.next_segment),
             counters: Counters::default(),
             state: RwLock::new(parts.state),
+            states: Mutex::new(parts.states),
             failed: AtomicBool::new(false),
             health: Mutex::new(EngineHealth::Writable),
         }
@@ -176,6 +180,11 @@ impl Shared {
 
     pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken after `state`, where both are.
+    pub(crate) fn states(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -222,9 +231,11 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> EngineStats {
         let state = self.state();
+        let states = self.states();
         EngineStats {
             segments: state.durable.segments(),
-            bytes_stored: state.durable.bytes(),
+            bytes_stored: state.durable.bytes() + states.bytes(),
+            states: states.map.names(),
             bytes_memory: state.memory.bytes(),
             topics: state.table.len() as u64,
             ..self.counters.read()

@@ -1,4 +1,4 @@
-//! Checks a data directory without changing it: every checksum of every segment.
+//! Checks a data directory without changing it: every checksum of every segment and of what is kept by name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::config::LogConfig;
 use crate::core::storage_of;
 use crate::error::OpenError;
-use crate::meta::{Meta, load_keys};
+use crate::meta::{Clean, Meta, load_keys};
 use crate::segment::{Header, Visit, proof_of_damage, scan};
+use crate::states;
 use crate::storage::{Storage, has_suffix, read_all};
 
 /// A place where bytes are not what was written.
@@ -28,12 +29,13 @@ pub struct Report {
     pub segments: u64,
     /// Messages that are whole, those included that retention has removed but not yet wiped.
     pub messages: u64,
-    /// Bytes of segments.
+    /// Bytes of segments and of files of states.
     pub bytes: u64,
     /// What is not whole. Behind the first damage of a file, nothing of that file is counted.
     pub damaged: Vec<Damage>,
-    /// The newest segment ends in a write that a crash tore: opening the log cuts it off.
-    pub torn: Option<Damage>,
+    /// The newest segment, or the newest journal of states, ends in a write that a crash tore: opening the log
+    /// cuts it off.
+    pub torn: Vec<Damage>,
 }
 
 /// Checks the log in a directory. It must not be open.
@@ -50,6 +52,7 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
     let mut names = storage
         .list()
         .map_err(OpenError::io("list the data directory"))?;
+    verify_states(&**storage, &names, meta, &mut report)?;
     names.retain(|name| has_suffix(name, "seg"));
     names.sort_unstable();
     for (at, name) in names.iter().enumerate() {
@@ -83,7 +86,7 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
             Some(invalid)
                 if newest && proof_of_damage(&bytes, header.magic, found.end).is_none() =>
             {
-                report.torn = Some(damage(end, invalid.0));
+                report.torn.push(damage(end, invalid.0));
             }
             Some(invalid) => report.damaged.push(damage(end, invalid.0)),
             None if !newest && found.sealed.is_none() => {
@@ -100,4 +103,21 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
         Err(error) => return Err(error),
     }
     Ok(report)
+}
+
+fn verify_states(
+    storage: &dyn Storage,
+    names: &[String],
+    meta: Option<Meta>,
+    report: &mut Report,
+) -> Result<(), OpenError> {
+    let Some(meta) = meta else {
+        // The segments, if there are any, are refused for this.
+        return Ok(());
+    };
+    let loaded = states::load(storage, names, meta, Clean::load(storage)?)?;
+    report.bytes += loaded.bytes;
+    report.damaged.extend(loaded.damaged);
+    report.torn.extend(loaded.torn);
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! The single-threaded heart: submissions in, one batch written, one commit out.
 //!
-//! Order within an append: places are handed out, records are written and synced, and only then does the
-//! table show them and do answers go out (E2). If the write fails, what was handed out is taken back.
+//! Order within an append: places are handed out, states are written and synced, then records are, and only then
+//! do map and table show them and do answers go out (E2). If a write fails, what was handed out is taken back.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidings_ports::{Answer, Commit, PublishError, ReplyTo, Submission};
+use tidings_ports::{Answer, Commit, PublishError, ReplyTo, StateChange, Submission};
 use tidings_types::message::Place;
 use tidings_types::{
     Batch, Cursor, Draft, Message, Offset, Receipt, Storage as Class, Timestamp, Topic,
@@ -18,6 +18,7 @@ use crate::keys::Keys;
 use crate::record::TopicPlace;
 use crate::segment::{KeyMark, NewPosting, Posting, RetainMark};
 use crate::state::{Chain, Shared, State, count};
+use crate::states::Journal;
 
 /// So many offsets are reserved at once for messages that are not logged durably.
 pub(crate) const RESERVE: u64 = 65_536;
@@ -28,6 +29,7 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) durable: Appender,
     pub(crate) memory: Appender,
+    pub(crate) journal: Journal,
     pub(crate) keys: Keys,
     /// The next offset.
     pub(crate) next: u64,
@@ -44,17 +46,34 @@ struct Pending {
 }
 
 struct Prepared {
-    answers: Vec<(ReplyTo, Result<Vec<Receipt>, PublishError>, Fate)>,
+    answers: Vec<Due>,
     pending: Vec<Pending>,
+    /// As submitted, each with the fate of its submission.
+    states: Vec<(StateChange, Fate)>,
     time: u64,
     /// The RESERVE before this batch.
     ceiling: u64,
 }
 
-/// Whether an answer stands if the batch is not written.
+/// An answer, if one is wanted.
+struct Due {
+    reply: Option<ReplyTo>,
+    result: Result<Vec<Receipt>, PublishError>,
+    fate: Fate,
+}
+
+impl Due {
+    fn answer(self) -> Option<(ReplyTo, Answer)> {
+        Some((self.reply?, Answer::Published(self.result)))
+    }
+}
+
+/// What an answer hangs on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Settled,
+    /// Nothing is appended, but states are kept.
+    WithStates,
     WithBatch,
 }
 
@@ -64,15 +83,19 @@ impl Writer {
         if self.shared.is_failed() {
             return self.refuse_all(&submissions);
         }
+        let shared = Arc::clone(&self.shared);
         let prepared = self.prepare(submissions);
+        let changes = self.newest(&prepared.states, |_| true);
         let started = Instant::now();
-        let written = self.write();
+        // States first: they may outlive a crash without the messages of their submission, not the reverse.
+        let written = self.journal.commit(&shared, &changes);
+        let written = written.and_then(|()| self.write());
         count(
-            &self.shared.counters.commit_us,
+            &shared.counters.commit_us,
             started.elapsed().as_micros() as u64,
         );
         match written {
-            Ok(places) => self.apply(prepared, places),
+            Ok(places) => self.apply(prepared, changes, places),
             Err(error) => self.take_back(prepared, error),
         }
     }
@@ -82,7 +105,10 @@ impl Writer {
         let failed = || Answer::Published(Err(PublishError::Failed));
         Commit {
             batch: None,
-            answers: submissions.iter().map(|s| (s.reply, failed())).collect(),
+            answers: submissions
+                .iter()
+                .filter_map(|submission| Some((submission.reply?, failed())))
+                .collect(),
         }
     }
 
@@ -95,17 +121,25 @@ impl Writer {
         let mut prepared = Prepared {
             answers: Vec::with_capacity(submissions.len()),
             pending: Vec::with_capacity(submissions.len()),
+            states: Vec::new(),
             time,
             ceiling: self.durable.ceiling,
         };
         for submission in submissions {
             let reply = submission.reply;
             if self.too_many_topics(&state, &submission.drafts) {
-                let refused = Err(PublishError::TooManyTopics);
-                prepared.answers.push((reply, refused, Fate::Settled));
+                prepared.answers.push(Due {
+                    reply,
+                    result: Err(PublishError::TooManyTopics),
+                    fate: Fate::Settled,
+                });
                 continue;
             }
-            let mut fate = Fate::Settled;
+            let mut fate = if submission.states.is_empty() {
+                Fate::Settled
+            } else {
+                Fate::WithStates
+            };
             let mut receipts = Vec::with_capacity(submission.drafts.len());
             for draft in submission.drafts {
                 let receipt = self.place(&mut state, draft, &mut prepared);
@@ -114,10 +148,35 @@ impl Writer {
                 }
                 receipts.push(receipt);
             }
-            prepared.answers.push((reply, Ok(receipts), fate));
+            let states = submission.states.into_iter();
+            prepared.states.extend(states.map(|change| (change, fate)));
+            prepared.answers.push(Due {
+                reply,
+                result: Ok(receipts),
+                fate,
+            });
         }
         self.reserve(&prepared);
         prepared
+    }
+
+    /// The last change of each name, in order; without those that forget what is not known.
+    fn newest(
+        &self,
+        states: &[(StateChange, Fate)],
+        counts: impl Fn(Fate) -> bool,
+    ) -> Vec<StateChange> {
+        if states.is_empty() {
+            return Vec::new();
+        }
+        let kept = self.shared.states();
+        let mut seen = HashSet::new();
+        let states = states.iter().rev().filter(|(_, fate)| counts(*fate));
+        let newest = states.filter(|(change, _)| seen.insert(&change.name));
+        let newest = newest.filter(|(c, _)| c.value.is_some() || kept.map.get(&c.name).is_some());
+        let mut newest: Vec<_> = newest.map(|(change, _)| change.clone()).collect();
+        newest.reverse();
+        newest
     }
 
     fn too_many_topics(&self, state: &State, drafts: &[Draft]) -> bool {
@@ -221,8 +280,15 @@ impl Writer {
         Ok(places)
     }
 
-    fn apply(&mut self, prepared: Prepared, places: [Option<(u32, u64)>; 2]) -> Commit {
+    fn apply(
+        &mut self,
+        prepared: Prepared,
+        changes: Vec<StateChange>,
+        places: [Option<(u32, u64)>; 2],
+    ) -> Commit {
         let shared = Arc::clone(&self.shared);
+        let wrote = places[0].is_some() || !changes.is_empty();
+        Journal::apply(&shared, changes);
         let messages = {
             let mut state = shared.state_mut();
             let state = &mut *state;
@@ -253,7 +319,7 @@ impl Writer {
             messages
         };
         let counters = &shared.counters;
-        if places[0].is_some() {
+        if wrote {
             shared.set_full(false);
         }
         count(&counters.messages, messages.len() as u64);
@@ -265,9 +331,34 @@ impl Writer {
         let answers = prepared.answers.into_iter();
         Commit {
             batch: Batch::new(messages).map(Arc::new),
-            answers: answers
-                .map(|(reply, answer, _)| (reply, Answer::Published(answer)))
-                .collect(),
+            answers: answers.filter_map(Due::answer).collect(),
+        }
+    }
+
+    /// When the messages of a batch find no room: takes their states back, and keeps those of submissions that
+    /// append nothing. Whether these are kept, and why the others are not.
+    fn keep_lone_states(
+        &mut self,
+        states: &[(StateChange, Fate)],
+        error: WriteError,
+    ) -> (bool, WriteError) {
+        if !matches!(error, WriteError::Full) {
+            return (false, error);
+        }
+        let shared = Arc::clone(&self.shared);
+        match self.journal.undo(&shared) {
+            Ok(true) => {}
+            // It was the states that found no room.
+            Ok(false) => return (false, error),
+            Err(failed) => return (false, failed),
+        }
+        let lone = self.newest(states, |fate| fate == Fate::WithStates);
+        match self.journal.commit(&shared, &lone) {
+            Ok(()) => {
+                Journal::apply(&shared, lone);
+                (true, error)
+            }
+            Err(error) => (false, error),
         }
     }
 
@@ -289,6 +380,7 @@ impl Writer {
         drop(state);
         self.durable.discard(prepared.ceiling);
         self.memory.discard(0);
+        let (kept, error) = self.keep_lone_states(&prepared.states, error);
         let (answer, counter) = match error {
             WriteError::Full => {
                 shared.set_full(true);
@@ -300,12 +392,17 @@ impl Writer {
             }
         };
         let answers = prepared.answers.into_iter();
-        let answers = answers.map(|(reply, settled, fate)| match fate {
-            Fate::Settled => (reply, Answer::Published(settled)),
-            Fate::WithBatch => {
+        let answers = answers.filter_map(|mut due| {
+            let stands = match due.fate {
+                Fate::Settled => true,
+                Fate::WithStates => kept,
+                Fate::WithBatch => false,
+            };
+            if !stands {
                 count(counter, 1);
-                (reply, Answer::Published(Err(answer)))
+                due.result = Err(answer);
             }
+            due.answer()
         });
         Commit {
             batch: None,

@@ -8,4 +8,6 @@ mod log {
     mod engine;
     mod model;
     mod retention;
+    mod states;
+    mod states_damage;
 }

@@ -4,7 +4,10 @@ use std::any::Any;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tidings_types::{Cursor, Draft, FrameFormat, Message, Protocol, Receipt, Refusal, TopicFilter};
+use bytestring::ByteString;
+use tidings_types::{
+    Cursor, Draft, FrameFormat, Message, Offset, Protocol, Receipt, Refusal, Timestamp, TopicFilter,
+};
 
 use crate::Tick;
 
@@ -37,10 +40,67 @@ pub enum Start {
 /// How a subscription's messages become frames.
 #[derive(Clone, Copy)]
 pub enum Framing {
-    /// The frame depends on the message alone and is shared by all subscribers.
+    /// The frame depends on the message alone and is shared by all subscribers. Messages for which the
+    /// format says otherwise ([`FrameFormat::is_shared`]) come through [`Conversation::frame`].
     Shared(&'static dyn FrameFormat),
     /// The conversation makes each frame (see [`Conversation::frame`]), sharing the body where it can.
     Own,
+}
+
+/// How long a subscription lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Until {
+    /// It is ended, or the connection is.
+    #[default]
+    Ended,
+    /// It has delivered everything that was committed, or retained, when it caught up: then the conversation
+    /// is told `CaughtUp` and the subscription is gone.
+    CaughtUp,
+}
+
+/// How long a session outlives its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Not at all.
+    WithConnection,
+    /// For so long, then it ends.
+    After(Duration),
+    /// As long as the server keeps it.
+    Never,
+}
+
+/// A message that is published on behalf of a connection that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Will {
+    /// After the end of the connection; the end of the session comes before it if that is sooner.
+    pub delay: Duration,
+    /// The message.
+    pub draft: Draft,
+}
+
+/// A work queue: the subscriptions of all connections that name it share its messages, each of which goes to
+/// one of them, and to another one if that one goes away without an acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// With the protocol's namespace in front if only that protocol's clients share it. All members give the
+    /// same filters.
+    pub name: ByteString,
+    /// How many messages a member has unacknowledged at most; at least 1.
+    pub prefetch: u32,
+    /// How long the queue keeps its position without a member.
+    pub expiry: Expiry,
+}
+
+/// What is kept of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSave {
+    /// The conversation's own encoding of its state; opaque to the hub. With `Expiry::WithConnection` it is
+    /// not kept.
+    pub state: Bytes,
+    /// From the end of the connection on.
+    pub expiry: Expiry,
+    /// Published unless it is replaced by `None`, or by a connection that resumes the session in time.
+    pub will: Option<Will>,
 }
 
 /// What a conversation asks the hub to do.
@@ -51,6 +111,8 @@ pub enum Command {
         tag: Tag,
         /// At least one.
         drafts: Vec<Draft>,
+        /// The session's state, which is durable no later than the drafts.
+        save: Option<SessionSave>,
     },
     /// Subscribe to whatever matches any of the filters, each message once; answered by `Subscribed` or
     /// `Refused`. The first message comes after the answer.
@@ -67,6 +129,58 @@ pub enum Command {
         framing: Framing,
         /// Whether this connection's own messages come back.
         echo: bool,
+        /// When it ends.
+        until: Until,
+        /// Set to take part in a work queue: `start` then counts for a new queue only, frames come through
+        /// [`Conversation::frame`], and each message is to be acknowledged.
+        group: Option<Group>,
+    },
+    /// A message of a work queue is done with.
+    Ack {
+        /// The subscription that it came by.
+        key: SubscriptionKey,
+        /// The message.
+        offset: Offset,
+    },
+    /// A message of a work queue is given back: it goes to another member, if there is one.
+    Nack {
+        /// The subscription that it came by.
+        key: SubscriptionKey,
+        /// The message.
+        offset: Offset,
+    },
+    /// Give a subscription other filters, without a break; answered by `Subscribed` with the position from
+    /// which they count, or by `Refused`, and then nothing changed. A subscription that catches up may offer
+    /// messages before that position which match a new filter: the conversation tells them apart.
+    Alter {
+        /// For the answer.
+        tag: Tag,
+        /// Which.
+        key: SubscriptionKey,
+        /// All that it is to have; at least one.
+        filters: Vec<TopicFilter>,
+        /// How to encode from now on.
+        framing: Framing,
+    },
+    /// Let a subscription that [`Conversation::frame`] called `Full` go on.
+    Unblock(SubscriptionKey),
+    /// Open the session of this name for this connection, which may have one; answered by `Session` or
+    /// `Refused`. Another connection that has it is told `TakenOver`, and has ended before the answer.
+    OpenSession {
+        /// For the answer.
+        tag: Tag,
+        /// With the protocol in front, as in `mqtt/sensor-7`.
+        name: ByteString,
+        /// Whether what was kept of it is thrown away first.
+        fresh: bool,
+    },
+    /// Keep this of the connection's session from now on. With a tag, answered by `Saved` once it is durable
+    /// or by `Refused`; without, it is written soon.
+    SaveSession {
+        /// For the answer.
+        tag: Option<Tag>,
+        /// What.
+        save: SessionSave,
     },
     /// End a subscription; answered by `Unsubscribed`. No frame of it comes after the answer.
     Unsubscribe {
@@ -164,6 +278,30 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+    /// A subscription with [`Until::CaughtUp`] has delivered everything, and is gone.
+    CaughtUp {
+        /// Which.
+        key: SubscriptionKey,
+    },
+    /// The session is open.
+    Session {
+        /// Of the command.
+        tag: Tag,
+        /// What was kept of it; `None` if it is new.
+        state: Option<Bytes>,
+    },
+    /// The session's state is durable.
+    Saved {
+        /// Of the command.
+        tag: Tag,
+    },
+    /// Another connection opened this one's session: save its state, say goodbye and end.
+    TakenOver,
+    /// The connection's socket is gone, for whatever reason: the last event. Frames go nowhere; commands that
+    /// save or publish are carried out.
+    Closed,
+    /// [`Conversation::frame`] said `Held`, and what was offered together with it is through.
+    Held,
     /// The server goes down, or sheds the connection: say goodbye and end.
     Drain {
         /// When the peer should come back; different for each peer.
@@ -182,6 +320,39 @@ pub enum Ending {
     AfterFlush,
     /// Close now; what is pending is not written.
     AtOnce,
+}
+
+/// A message on its way to one subscriber.
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    /// Of which subscription.
+    pub key: SubscriptionKey,
+    /// The message.
+    pub message: &'a Message,
+    /// Whether it comes because it was the retained one, not because it was published.
+    pub retained: bool,
+    /// Whether this connection, or its session, published it.
+    pub own: bool,
+    /// How often a work queue has delivered it before.
+    pub redelivered: u32,
+    /// The time, for what is left of a time to live.
+    pub now: Timestamp,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framed {
+    /// Its frames are appended.
+    Put,
+    /// This subscriber needs no frame for it: it has it already, or is not meant.
+    Unwanted,
+    /// This peer cannot be given it (say, it is larger than it takes). The hub counts it.
+    Unfit,
+    /// The conversation keeps it and sends it by itself; it gets the event `Held` soon.
+    Held,
+    /// Too much is unacknowledged: the subscription stops before this message until `Command::Unblock`, and then
+    /// offers it again.
+    Full,
 }
 
 /// One call into a conversation: what it knows, and what it wants done.
@@ -222,7 +393,7 @@ pub trait Conversation: Any {
     /// The time that was set by `Turn::wake` has come.
     fn tick(&mut self, turn: &mut Turn<'_>);
 
-    /// Encodes a message for a subscription with [`Framing::Own`]. Appends frames; none means that this peer
-    /// is not to have it (say, larger than it takes), which the hub counts.
-    fn frame(&mut self, key: SubscriptionKey, message: &Message, frames: &mut Vec<Bytes>);
+    /// Encodes a message for a subscription whose frames are not shared, or judges it. Offered in the order of
+    /// offsets within a subscription, but again from the start after a resume.
+    fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed;
 }

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use tidings_types::{
     Batch, Draft, Epoch, Offset, Receipt, Refusal, RefusalCode, Storage, Timestamp, Topic,
     TopicFilter,
@@ -26,10 +28,23 @@ pub struct ReplyTo {
 /// Drafts to append together: all of them, consecutively, or none.
 #[derive(Debug)]
 pub struct Submission {
-    /// At least one.
+    /// At least one draft or one state.
     pub drafts: Vec<Draft>,
-    /// Who gets the receipts.
-    pub reply: ReplyTo,
+    /// Kept no later than the drafts are: after a crash these changes may be there without the drafts, never
+    /// the drafts without these changes.
+    pub states: Vec<StateChange>,
+    /// Who gets the receipts, once the drafts and the states are as durable as was promised. Without drafts
+    /// there are none, and the answer says that the states are kept.
+    pub reply: Option<ReplyTo>,
+}
+
+/// A new value for a name, of which only the newest counts: a session's state, a queue's position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The name.
+    pub name: ByteString,
+    /// The value; `None` forgets the name.
+    pub value: Option<Bytes>,
 }
 
 /// Why a submission was not even queued. Nothing was appended.
@@ -256,8 +271,12 @@ pub struct EngineStats {
     pub topics: u64,
     /// Gauge: idempotency keys remembered.
     pub keys: u64,
-    /// Gauge: messages waiting to be committed.
+    /// Gauge: messages and state changes waiting to be committed.
     pub queued: u64,
+    /// State changes written.
+    pub states_written: u64,
+    /// Gauge: names whose state is kept.
+    pub states: u64,
 }
 
 /// The log behind the hub.
@@ -270,6 +289,8 @@ pub trait Engine: Send + Sync {
     fn submit(&self, submission: Submission) -> Result<(), SubmitError>;
     /// Queues a read; the answer comes through the feed. Never blocks; `Busy` is the only error here.
     fn read(&self, request: ReadRequest, reply: ReplyTo) -> Result<(), ReadError>;
+    /// Every name whose state is kept, with its newest value, in no order. For starting up: it copies.
+    fn states(&self) -> Vec<(ByteString, Bytes)>;
     /// Lists topics, from memory.
     fn topics(&self, query: &TopicsQuery) -> TopicsPage;
     /// Whether writes are taken.

@@ -12,10 +12,11 @@ pub mod engine;
 
 pub use clock::{Clock, ManualClock, SystemClock, Tick};
 pub use conversation::{
-    Command, Conversation, Ending, Event, Framing, Gap, GapReason, Start, SubscriptionKey, Tag,
-    Turn,
+    Command, Conversation, Delivery, Ending, Event, Expiry, Framed, Framing, Gap, GapReason, Group,
+    SessionSave, Start, SubscriptionKey, Tag, Turn, Until, Will,
 };
 pub use engine::{
     Answer, Commit, Engine, EngineHealth, EngineStats, Feed, Page, PublishError, ReadError,
-    ReadFrom, ReadRequest, ReplyTo, Submission, SubmitError, TopicInfo, TopicsPage, TopicsQuery,
+    ReadFrom, ReadRequest, ReplyTo, StateChange, Submission, SubmitError, TopicInfo, TopicsPage,
+    TopicsQuery,
 };

@@ -3,6 +3,7 @@
 //! Everything here is a value. Nothing does I/O, reads a clock or takes a decision that belongs to the
 //! hub. Every other crate imports this one, and this one imports none of them.
 
+pub mod codec;
 pub mod cursor;
 pub mod limits;
 pub mod message;
@@ -17,7 +18,7 @@ pub mod topic;
 pub use cursor::{Cursor, Epoch, Offset};
 pub use limits::Limits;
 pub use message::{
-    Batch, Draft, FormatId, FrameFormat, Message, Origin, PayloadFormat, Properties, Receipt,
+    Batch, Draft, FormatId, FrameFormat, Message, Origin, PayloadFormat, Properties, Qos, Receipt,
 };
 pub use principal::{Grants, Principal};
 pub use protocol::Protocol;

@@ -26,7 +26,7 @@ pub struct Limits {
     pub idle_ms_max: u64,
     /// Streams that one HTTP/2 connection may have open.
     pub http2_streams_max: u32,
-    /// Filters in one subscription (an SSE stream over several topics).
+    /// Filters in one subscription (an SSE stream over several topics), or of one MQTT session.
     pub filters_per_subscription_max: usize,
     /// Subscriptions of one connection.
     pub subscriptions_per_connection_max: usize,
@@ -62,6 +62,10 @@ pub struct Limits {
     pub keys_max: usize,
     /// How long an idempotency key is remembered.
     pub key_window_ms: u64,
+    /// Sessions in all, with and without a connection.
+    pub sessions_max: usize,
+    /// What is kept of one session.
+    pub session_bytes_max: usize,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections from one address; 0 is no limit.
@@ -74,6 +78,14 @@ pub struct Limits {
     pub stall_ms_max: u64,
     /// After a close frame, or the last byte of a farewell, until the socket is closed.
     pub close_ms_max: u64,
+    /// Messages of `QoS` 1 and 2 that one MQTT client has unacknowledged; a client may take fewer.
+    pub mqtt_window_max: usize,
+    /// Topic aliases of one MQTT connection, in each direction.
+    pub mqtt_topic_alias_max: u32,
+    /// The longest keep alive of an MQTT 5 client; 0 is whatever the client asks for.
+    pub mqtt_keep_alive_s_max: u32,
+    /// How long a session outlives its connection at most.
+    pub session_expiry_s_max: u32,
 }
 
 impl Default for Limits {
@@ -108,12 +120,18 @@ impl Default for Limits {
             topics_max: 1_000_000,
             keys_max: 1_000_000,
             key_window_ms: 10 * 60 * 1_000,
+            sessions_max: 1_000_000,
+            session_bytes_max: 256 << 10,
             connections_max: 100_000,
             connections_per_address_max: 0,
             heartbeat_ms: 15_000,
             silence_ms_max: 45_000,
             stall_ms_max: 300_000,
             close_ms_max: 5_000,
+            mqtt_window_max: 128,
+            mqtt_topic_alias_max: 32,
+            mqtt_keep_alive_s_max: 0,
+            session_expiry_s_max: 30 * 24 * 3_600,
         }
     }
 }

@@ -19,6 +19,19 @@ pub enum PayloadFormat {
     Text,
 }
 
+/// With how much assurance a message is delivered, as in MQTT: what a subscriber gets is the least of what the
+/// publisher gave the message and what the subscriber asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Qos {
+    /// Once, if the peer is there.
+    AtMostOnce,
+    /// Until it is acknowledged; perhaps several times.
+    AtLeastOnce,
+    /// Exactly once. Protocols that have no such word publish so, and leave it to the subscriber.
+    #[default]
+    ExactlyOnce,
+}
+
 /// The connection that published a message, so that it can be left out of its own echo. Zero is nobody:
 /// a publisher that does not subscribe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,6 +80,8 @@ pub struct Draft {
     pub ttl: Option<Duration>,
     /// Whether it becomes the topic's retained message; an empty payload then clears it.
     pub retain: bool,
+    /// With how much assurance it may be delivered at most.
+    pub qos: Qos,
     /// The idempotency key: a second draft with the same key on the same topic, within the window, is not
     /// appended and gets the first receipt.
     pub key: Option<ByteString>,
@@ -91,6 +106,7 @@ impl Draft {
             },
             ttl: None,
             retain: false,
+            qos: Qos::default(),
             key: None,
             origin: Origin::default(),
             properties: Properties::default(),
@@ -126,6 +142,10 @@ pub type FormatId = &'static str;
 pub trait FrameFormat: Send + Sync {
     /// The name, unique over all adapters, as in `sse/envelope+gzip`.
     fn id(&self) -> FormatId;
+    /// Whether this message's frame is the same for everybody at any time.
+    fn is_shared(&self, _message: &Message) -> bool {
+        true
+    }
     /// The bytes to write to a peer.
     fn encode(&self, message: &Message) -> Bytes;
 }
@@ -148,6 +168,8 @@ pub struct Message {
     pub format: PayloadFormat,
     /// Whether it was published as the topic's retained message.
     pub retain: bool,
+    /// With how much assurance it is delivered at most.
+    pub qos: Qos,
     /// Where it is kept; `Storage::None` cannot be caught up on.
     pub storage: Storage,
     /// The publishing connection.
@@ -183,9 +205,30 @@ impl Message {
             payload: draft.payload,
             format: draft.format,
             retain: draft.retain,
+            qos: draft.qos,
             storage: place.storage,
             origin: draft.origin,
             properties: draft.properties,
+            frames: Frames::default(),
+        }
+    }
+
+    /// The same message, without the frames that were made of it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            offset: self.offset,
+            epoch: self.epoch,
+            time: self.time,
+            expires: self.expires,
+            topic: self.topic.clone(),
+            payload: self.payload.clone(),
+            format: self.format,
+            retain: self.retain,
+            qos: self.qos,
+            storage: self.storage,
+            origin: self.origin,
+            properties: self.properties.clone(),
             frames: Frames::default(),
         }
     }

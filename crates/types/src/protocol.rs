@@ -13,16 +13,19 @@ pub enum Protocol {
     WebSocket,
     /// The JSON protocol `tidings.v1` over WebSocket.
     Tidings,
+    /// MQTT 3.1, 3.1.1 and 5.0, over TCP and WebSocket.
+    Mqtt,
 }
 
 impl Protocol {
     /// Every protocol, in the order of their indexes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Http,
         Self::Poll,
         Self::Sse,
         Self::WebSocket,
         Self::Tidings,
+        Self::Mqtt,
     ];
 
     /// The name in metrics, logs and configuration.
@@ -34,6 +37,7 @@ impl Protocol {
             Self::Sse => "sse",
             Self::WebSocket => "websocket",
             Self::Tidings => "tidings.v1",
+            Self::Mqtt => "mqtt",
         }
     }
 

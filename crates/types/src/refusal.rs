@@ -95,6 +95,10 @@ refusals! {
     TooManySubscriptions "too-many-subscriptions" 429 1008 0x97 "Too many subscriptions",
     /// The log knows as many topics as it may.
     TooManyTopics "too-many-topics" 429 1008 0x97 "Too many topics",
+    /// The server keeps as many sessions as it may.
+    TooManySessions "too-many-sessions" 429 1008 0x97 "Too many sessions",
+    /// What is to be kept of a session is over the limit.
+    SessionTooLarge "session-too-large" 413 1009 0x97 "The session is too large",
     /// Too many requests in a time, or at once.
     RateLimited "rate-limited" 429 1008 0x96 "Too many requests",
     /// The request's line and headers are over the limit.

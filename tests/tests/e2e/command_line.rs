@@ -18,6 +18,8 @@ fn a_second_server_on_the_same_data_is_refused() {
         "serve",
         "--http",
         "127.0.0.1:0",
+        "--mqtt",
+        "off",
         "--data",
         folder.to_str().unwrap(),
     ]));
@@ -31,9 +33,29 @@ fn a_second_server_on_the_same_data_is_refused() {
 fn a_port_that_is_taken_is_named() {
     let server = Server::start(Options::default());
     let address = server.address().to_string();
-    let second = output(&mut tidings(&["serve", "--http", &address, "--memory"]));
+    let second = output(&mut tidings(&[
+        "serve", "--http", &address, "--mqtt", "off", "--memory",
+    ]));
     assert!(!second.status.success());
     assert!(errors(&second).contains(&address), "{}", errors(&second));
+}
+
+#[test]
+fn an_mqtt_port_that_is_taken_is_named_with_a_way_out() {
+    let server = Server::start(Options::default());
+    let address = server.mqtt().to_string();
+    let second = output(&mut tidings(&[
+        "serve",
+        "--http",
+        "127.0.0.1:0",
+        "--mqtt",
+        &address,
+        "--memory",
+    ]));
+    assert!(!second.status.success());
+    for word in [&address, "mqtt.listen", "--mqtt off"] {
+        assert!(errors(&second).contains(word), "{}", errors(&second));
+    }
 }
 
 #[test]
@@ -96,13 +118,16 @@ fn print_config_says_where_each_value_came_from() {
 
 #[test]
 fn a_listener_for_other_machines_needs_credentials_or_leave() {
-    let refused = output(&mut tidings(&["serve", "--http", "0.0.0.0:0", "--memory"]));
-    assert_eq!(refused.status.code(), Some(2), "{}", errors(&refused));
-    assert!(
-        errors(&refused).contains("allow-anonymous"),
-        "{}",
-        errors(&refused)
-    );
+    for (http, mqtt) in [("0.0.0.0:0", "off"), ("off", "0.0.0.0:0")] {
+        let arguments = ["serve", "--http", http, "--mqtt", mqtt, "--memory"];
+        let refused = output(&mut tidings(&arguments));
+        assert_eq!(refused.status.code(), Some(2), "{}", errors(&refused));
+        assert!(
+            errors(&refused).contains("allow-anonymous"),
+            "{}",
+            errors(&refused)
+        );
+    }
 }
 
 #[test]

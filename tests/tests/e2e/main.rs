@@ -12,6 +12,7 @@ mod command_line;
 mod crash;
 mod floods;
 mod http_api;
+mod mqtt;
 mod quickstart;
 mod retained;
 mod shutdown;

@@ -117,7 +117,7 @@ fn not_utf8(name: &str) -> Refusal {
 }
 
 /// Whether the publisher says that these are bytes, even where they could be read as text.
-pub(super) fn is_binary_type(content_type: Option<&str>) -> bool {
+pub(crate) fn is_binary_type(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else {
         return false;
     };

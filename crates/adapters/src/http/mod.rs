@@ -23,6 +23,7 @@ pub use batch::batch;
 pub use compress::compress;
 pub use cors::{Cors, CorsError};
 pub use draft::draft;
+pub(crate) use draft::is_binary_type;
 pub use history::{Caching, Found, History, history};
 pub use openapi::OPENAPI;
 pub(crate) use response::write_gap;

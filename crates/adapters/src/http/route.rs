@@ -36,6 +36,8 @@ pub enum Route {
     RawSocket(RawSocket),
     /// A WebSocket that speaks `tidings.v1`.
     TidingsSocket,
+    /// A WebSocket that carries MQTT.
+    MqttSocket,
     /// Whether the process lives.
     Health,
     /// Whether it can serve.
@@ -71,6 +73,7 @@ enum Place<'a> {
     Publish,
     Subscribe,
     Socket,
+    Mqtt,
     Health,
     Ready,
     Metrics,
@@ -89,6 +92,7 @@ impl<'a> Place<'a> {
             "/v1/publish" => Self::Publish,
             "/v1/subscribe" => Self::Subscribe,
             "/v1/ws" => Self::Socket,
+            "/mqtt" => Self::Mqtt,
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
@@ -112,7 +116,8 @@ impl<'a> Place<'a> {
     fn allows(self, method: &Method) -> bool {
         // Extended CONNECT is how a WebSocket is opened over HTTP/2 (RFC 8441); it is not for `Allow`, where it
         // would stand for tunnels.
-        let extended = *method == Method::CONNECT && matches!(self, Self::Topic(_) | Self::Socket);
+        let extended = *method == Method::CONNECT
+            && matches!(self, Self::Topic(_) | Self::Socket | Self::Mqtt);
         extended || self.methods().split(", ").any(|allowed| allowed == method)
     }
 }
@@ -149,6 +154,7 @@ pub fn route(parts: &Parts, limits: &Limits) -> Result<Route, Refusal> {
         Place::Publish => Ok(Route::PublishBatch),
         Place::Subscribe => subscribe_route(parts, limits),
         Place::Socket => Ok(Route::TidingsSocket),
+        Place::Mqtt => Ok(Route::MqttSocket),
         Place::Health => Ok(Route::Health),
         Place::Ready => Ok(Route::Ready),
         Place::Metrics => Ok(Route::Metrics),

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tidings_ports::{Command, Conversation, Ending, Event, Framing, SubscriptionKey, Tag, Turn};
-use tidings_types::{Cursor, Limits, Message, Protocol, Refusal};
+use tidings_ports::{
+    Command, Conversation, Delivery, Ending, Event, Framed, Framing, SubscriptionKey, Tag, Turn,
+    Until,
+};
+use tidings_types::{Cursor, Limits, Protocol, Refusal};
 
 use super::event::{HEARTBEAT, write_data, write_gap_event, write_position, write_retry};
 use super::gzip::{HEADER, chunk};
@@ -116,6 +119,8 @@ impl Conversation for SseConversation {
             start: request.start,
             framing: Framing::Shared(self.format.frames(self.gzip)),
             echo: true,
+            until: Until::Ended,
+            group: None,
         });
         if self.gzip {
             turn.frames.push(Bytes::from_static(&HEADER));
@@ -166,7 +171,7 @@ impl Conversation for SseConversation {
                 self.is_ended = true;
                 turn.ending = Some(Ending::AtOnce);
             }
-            Event::Published { .. } | Event::Unsubscribed { .. } => {}
+            _ => {}
         }
     }
 
@@ -183,8 +188,9 @@ impl Conversation for SseConversation {
     }
 
     /// Never called, as the framing is shared; right all the same.
-    fn frame(&mut self, _key: SubscriptionKey, message: &Message, frames: &mut Vec<Bytes>) {
-        frames.push(message.frame(self.format.frames(self.gzip)));
+    fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed {
+        frames.push(delivery.message.frame(self.format.frames(self.gzip)));
+        Framed::Put
     }
 }
 

@@ -195,7 +195,16 @@ fn a_compressed_stream_is_one_gzip_stream() {
     let mut bytes = opened.bytes;
     bytes.extend(turn(0, |turn| stream.event(subscribed(), turn)).bytes);
     let mut frames = Vec::new();
-    stream.frame(KEY, &message(5, "hello"), &mut frames);
+    let message = message(5, "hello");
+    let delivery = Delivery {
+        key: KEY,
+        message: &message,
+        retained: false,
+        own: false,
+        redelivered: 0,
+        now: message.time,
+    };
+    assert_eq!(stream.frame(delivery, &mut frames), Framed::Put);
     bytes.extend(frames.concat());
     bytes.extend(turn(0, |turn| stream.tick(turn)).bytes);
     let reader = Reader::read(&gunzip(&bytes));

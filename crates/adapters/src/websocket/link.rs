@@ -16,7 +16,7 @@ use super::extension::Deflate;
 use super::frame::{self, Opcode};
 
 /// A message from the peer.
-pub(super) enum Received {
+pub(crate) enum Received {
     Text(Bytes),
     Binary(Bytes),
 }
@@ -30,9 +30,9 @@ enum Phase {
 }
 
 /// One connection's frames and deadlines.
-pub(super) struct Link {
-    pub(super) limits: Arc<Limits>,
-    pub(super) deflate: Option<Deflate>,
+pub(crate) struct Link {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) deflate: Option<Deflate>,
     decoder: Decoder,
     message_bytes_max: usize,
     phase: Phase,
@@ -43,7 +43,7 @@ pub(super) struct Link {
 
 impl Link {
     /// A link whose messages in are at most this large.
-    pub(super) fn new(
+    pub(crate) fn new(
         limits: Arc<Limits>,
         deflate: Option<Deflate>,
         message_bytes_max: usize,
@@ -59,12 +59,12 @@ impl Link {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
 
     /// Starts the deadlines.
-    pub(super) fn opened(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn opened(&mut self, turn: &mut Turn<'_>) {
         self.heard = turn.now;
         self.ping_at = self.next_ping(turn);
         turn.wake = Some(self.deadline());
@@ -73,7 +73,7 @@ impl Link {
     /// Takes the next message from the input and answers what is not a message. Every ping gets its pong:
     /// RFC 6455 5.5.3 would permit to answer the newest alone, but Autobahn 2.10 wants all, and a pong is
     /// shorter than its ping.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         input: &mut BytesMut,
         turn: &mut Turn<'_>,
@@ -120,7 +120,7 @@ impl Link {
     }
 
     /// Writes a close frame and waits for the peer's.
-    pub(super) fn close(&mut self, code: u16, reason: &str, turn: &mut Turn<'_>) {
+    pub(crate) fn close(&mut self, code: u16, reason: &str, turn: &mut Turn<'_>) {
         if !self.is_open() {
             return;
         }
@@ -131,7 +131,7 @@ impl Link {
     }
 
     /// Closes for a refusal that the conversation speaks itself, and counts it.
-    pub(super) fn refuse(&mut self, code: RefusalCode, detail: &str, turn: &mut Turn<'_>) {
+    pub(crate) fn refuse(&mut self, code: RefusalCode, detail: &str, turn: &mut Turn<'_>) {
         if self.is_open() {
             turn.commands.push(Command::Refused(code));
         }
@@ -139,7 +139,7 @@ impl Link {
     }
 
     /// Closes because the server goes down or sheds the connection; the reason says when to come back.
-    pub(super) fn drain(&mut self, after: Duration, refusal: &Refusal, turn: &mut Turn<'_>) {
+    pub(crate) fn drain(&mut self, after: Duration, refusal: &Refusal, turn: &mut Turn<'_>) {
         let why = match refusal.code {
             RefusalCode::ShuttingDown => "restarting",
             _ => refusal.code.title(),
@@ -149,14 +149,14 @@ impl Link {
     }
 
     /// The peer sent its last byte: there will be no close frame of it.
-    pub(super) fn peer_finished(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn peer_finished(&mut self, turn: &mut Turn<'_>) {
         if self.phase != Phase::Ended {
             self.end(Ending::AfterFlush, turn);
         }
     }
 
     /// Pings when it is time, and gives up on a peer that is silent or does not close.
-    pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
         match self.phase {
             Phase::Ended => {}
             Phase::Closing(until) if turn.now >= until => self.end(Ending::AtOnce, turn),
@@ -185,6 +185,15 @@ impl Link {
         turn.ending = Some(ending);
     }
 
+    /// When [`Link::tick`] is needed next.
+    pub(crate) fn wake(&self) -> Option<Tick> {
+        match self.phase {
+            Phase::Open => Some(self.deadline()),
+            Phase::Closing(until) => Some(until),
+            Phase::Ended => None,
+        }
+    }
+
     fn dead_at(&self) -> Tick {
         self.heard.plus_ms(self.limits.silence_ms_max)
     }
@@ -202,7 +211,7 @@ impl Link {
 
     /// The bytes kept of an incomplete message.
     #[cfg(test)]
-    pub(super) fn buffered(&self) -> usize {
+    pub(crate) fn buffered(&self) -> usize {
         self.decoder.buffered()
     }
 }

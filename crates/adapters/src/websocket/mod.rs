@@ -18,7 +18,7 @@ mod mask;
 mod origin;
 mod raw;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tidings;
 mod utf8;
 
@@ -26,6 +26,7 @@ pub use codec::{Decoder, Incoming, Rules, Violation};
 pub use extension::{Deflate, ExtensionError};
 pub use frame::{CONTROL_BYTES_MAX, Opcode, REASON_BYTES_MAX, close, deflated_frame, frame, ping};
 pub use handshake::{Accepted, HandshakeOptions, accept};
+pub(crate) use link::{Link, Received};
 pub use origin::{OriginError, Origins};
 pub use raw::{RawConversation, RawOptions};
 pub use tidings::{SUBPROTOCOL, TidingsConversation};

@@ -6,9 +6,12 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tidings_ports::{Command, Conversation, Event, Framing, Start, SubscriptionKey, Tag, Turn};
+use tidings_ports::{
+    Command, Conversation, Delivery, Event, Framed, Framing, Start, SubscriptionKey, Tag, Turn,
+    Until,
+};
 use tidings_types::{
-    Draft, Limits, Message, Origin, PayloadFormat, Properties, Protocol, Refusal, RefusalCode,
+    Draft, Limits, Origin, PayloadFormat, Properties, Protocol, Qos, Refusal, RefusalCode,
     TopicFilter,
 };
 
@@ -74,6 +77,7 @@ impl RawConversation {
             format: payload_format,
             ttl: None,
             retain: false,
+            qos: Qos::default(),
             key: None,
             origin: Origin::default(),
             properties: Properties::default(),
@@ -81,6 +85,7 @@ impl RawConversation {
         turn.commands.push(Command::Publish {
             tag: Tag(self.tag),
             drafts: vec![draft],
+            save: None,
         });
     }
 
@@ -117,6 +122,8 @@ impl Conversation for RawConversation {
             start: self.start.take().unwrap_or(Start::Latest),
             framing: Framing::Shared(format::raw(self.link.deflate)),
             echo: self.echo,
+            until: Until::Ended,
+            group: None,
         });
     }
 
@@ -141,10 +148,7 @@ impl Conversation for RawConversation {
                 link.drain(reconnect_after, &refusal, turn);
             }),
             Event::PeerFinished => self.link.peer_finished(turn),
-            Event::Published { .. }
-            | Event::Subscribed { .. }
-            | Event::Unsubscribed { .. }
-            | Event::Gap { .. } => {}
+            _ => {}
         }
     }
 
@@ -152,8 +156,9 @@ impl Conversation for RawConversation {
         self.link.tick(turn);
     }
 
-    fn frame(&mut self, _key: SubscriptionKey, _message: &Message, _frames: &mut Vec<Bytes>) {
+    fn frame(&mut self, _delivery: Delivery<'_>, _frames: &mut Vec<Bytes>) -> Framed {
         debug_assert!(false, "raw messages are shared frames");
+        Framed::Unfit
     }
 }
 

@@ -6,7 +6,7 @@ use tidings_types::message::Place;
 use tidings_types::{Draft, Epoch, Message, Offset, Storage, Timestamp, Topic};
 
 /// A committed message: offset 5 of epoch 1, at 1234 ms.
-pub(super) fn message(topic: &str, payload: &[u8]) -> Message {
+pub(crate) fn message(topic: &str, payload: &[u8]) -> Message {
     let topic = Topic::new(topic).unwrap();
     let draft = Draft::new(topic, Bytes::copy_from_slice(payload));
     Message::commit(
@@ -21,7 +21,7 @@ pub(super) fn message(topic: &str, payload: &[u8]) -> Message {
 }
 
 /// A frame as a client sends it, masked, in the shortest length.
-pub(super) fn client(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut out = vec![first];
     match payload.len() {
@@ -47,22 +47,22 @@ pub(super) fn client(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// What one call into a conversation left behind.
 #[derive(Default)]
-pub(super) struct Outcome {
-    pub(super) commands: Vec<Command>,
-    pub(super) frames: Vec<Bytes>,
-    pub(super) ending: Option<Ending>,
-    pub(super) wake: Option<Tick>,
+pub(crate) struct Outcome {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) frames: Vec<Bytes>,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) wake: Option<Tick>,
 }
 
 /// Calls into a conversation at a time of the test's choice.
-pub(super) struct Driver<C> {
-    pub(super) conversation: C,
-    pub(super) now: Tick,
+pub(crate) struct Driver<C> {
+    pub(crate) conversation: C,
+    pub(crate) now: Tick,
     input: BytesMut,
 }
 
 impl<C: Conversation> Driver<C> {
-    pub(super) fn new(conversation: C) -> Self {
+    pub(crate) fn new(conversation: C) -> Self {
         Self {
             conversation,
             now: Tick(1_000),
@@ -70,7 +70,7 @@ impl<C: Conversation> Driver<C> {
         }
     }
 
-    pub(super) fn call(&mut self, act: impl FnOnce(&mut C, &mut Turn<'_>)) -> Outcome {
+    pub(crate) fn call(&mut self, act: impl FnOnce(&mut C, &mut Turn<'_>)) -> Outcome {
         let mut out = Outcome::default();
         let mut turn = Turn {
             now: self.now,
@@ -85,11 +85,11 @@ impl<C: Conversation> Driver<C> {
         out
     }
 
-    pub(super) fn opened(&mut self) -> Outcome {
+    pub(crate) fn opened(&mut self) -> Outcome {
         self.call(Conversation::opened)
     }
 
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> Outcome {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Outcome {
         let mut input = std::mem::take(&mut self.input);
         input.extend_from_slice(bytes);
         let out = self.call(|conversation, turn| conversation.receive(&mut input, turn));
@@ -97,18 +97,18 @@ impl<C: Conversation> Driver<C> {
         out
     }
 
-    pub(super) fn event(&mut self, event: Event) -> Outcome {
+    pub(crate) fn event(&mut self, event: Event) -> Outcome {
         self.call(|conversation, turn| conversation.event(event, turn))
     }
 
-    pub(super) fn tick_at(&mut self, now: Tick) -> Outcome {
+    pub(crate) fn tick_at(&mut self, now: Tick) -> Outcome {
         self.now = now;
         self.call(Conversation::tick)
     }
 }
 
 /// A frame of the server taken apart: its first byte and its payload.
-pub(super) fn parts(frame: &[u8]) -> (u8, &[u8]) {
+pub(crate) fn parts(frame: &[u8]) -> (u8, &[u8]) {
     let at = match frame[1] {
         126 => 4,
         127 => 10,
@@ -118,7 +118,7 @@ pub(super) fn parts(frame: &[u8]) -> (u8, &[u8]) {
 }
 
 /// A close frame's code and reason.
-pub(super) fn close_parts(frame: &[u8]) -> (u16, String) {
+pub(crate) fn close_parts(frame: &[u8]) -> (u16, String) {
     let (first, payload) = parts(frame);
     assert_eq!(first, 0x88);
     let code = u16::from_be_bytes([payload[0], payload[1]]);

@@ -1,6 +1,7 @@
 //! `bench fanout`: one publisher, many subscribers.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,17 +10,17 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::figures::{Figures, histogram};
-use super::load::{client_of, keep_alive, open_all, subscriber, topic};
+use super::load::{Speech, client_of, keep_alive, open_all, subscriber, topic};
 use super::marker::{CARRY_MAX, Carry, Scanner, payload};
+use super::mqtt::Acknowledger;
 use super::server::Server;
 use super::{BenchError, STALL_MAX};
-use crate::cli::{Load, Wire};
+use crate::cli::Load;
 use crate::client::Client;
-use crate::envelope::{ServerWord, publish_request};
-use crate::error::{Lost, TryError};
+use crate::error::TryError;
 use crate::message::{Keys, Outgoing};
+use crate::pipeline::{Encoding, Link, Word};
 use crate::random::Random;
-use crate::websocket::{Opcode, Received, WebSocket};
 
 const READ_BYTES: usize = 64 << 10;
 
@@ -46,24 +47,22 @@ pub(super) async fn measure(
     load: &Load,
     server: Option<&Server>,
 ) -> Result<Figures, BenchError> {
-    if load.protocol == Wire::Http {
-        return Err(BenchError::Misused("subscribers speak sse, ws or tidings"));
-    }
+    let speech = Speech::of_subscribers(load)?;
     let mut random = Random::from_system();
     let run = random.next_u64();
     let memory_before = server.and_then(Server::memory_bytes);
-    let streams = subscribers(client, load, run).await?;
+    let streams = subscribers(client, load, speech, run).await?;
     let memory = memory_before.zip(server.and_then(Server::memory_bytes));
     let deliveries = Rc::new(Deliveries::new(load));
     for stream in &streams {
-        tokio::task::spawn_local(receive(Rc::clone(stream), Rc::clone(&deliveries)));
+        let acknowledger = speech.acknowledges().then(Acknowledger::default);
+        let receive = receive(Rc::clone(stream), Rc::clone(&deliveries), acknowledger);
+        tokio::task::spawn_local(receive);
     }
-    let keeper = tokio::task::spawn_local(keep_alive(match load.protocol {
-        Wire::Sse => Vec::new(),
-        _ => streams,
-    }));
+    let keeper = tokio::task::spawn_local(keep_alive(streams, speech));
     let mut publisher = Publisher {
-        websocket: client.tidings().await?,
+        link: Link::open(client).await?,
+        encoding: Link::encoding(client),
         keys: Keys::new(&mut random),
         deliveries: Rc::clone(&deliveries),
         load,
@@ -93,13 +92,14 @@ pub(super) async fn measure(
 async fn subscribers(
     client: &Client,
     load: &Load,
+    speech: Speech,
     run: u64,
 ) -> Result<Vec<Rc<TcpStream>>, BenchError> {
-    let (client, wire, topics) = (client.clone(), load.protocol, load.topics);
+    let (client, topics) = (client.clone(), load.topics);
     open_all(load, move |index| {
         let client = client_of(&client, index);
         async move {
-            let stream = subscriber(&client, wire, &topic(run, index % topics)).await?;
+            let stream = subscriber(&client, speech, &topic(run, index % topics)).await?;
             Ok(Rc::new(stream))
         }
     })
@@ -148,31 +148,68 @@ impl Deliveries {
     }
 }
 
-/// Reads one connection until it ends.
-async fn receive(stream: Rc<TcpStream>, deliveries: Rc<Deliveries>) {
+/// Reads one connection until it ends, and acknowledges what is to be.
+async fn receive(
+    stream: Rc<TcpStream>,
+    deliveries: Rc<Deliveries>,
+    mut acknowledger: Option<Acknowledger>,
+) {
     let mut carry = Carry::default();
     while stream.readable().await.is_ok() {
-        let mut buffer = deliveries.buffer.borrow_mut();
-        match stream.try_read(&mut buffer[CARRY_MAX..]) {
-            Ok(0) => break,
-            Ok(read) => {
-                let now_ns = deliveries.now_ns();
-                deliveries
-                    .scanner
-                    .scan(&mut carry, &mut buffer, read, |published_ns, number| {
-                        deliveries.delivered(now_ns, published_ns, number);
-                    });
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => break,
+        if read_once(&stream, &deliveries, &mut carry, acknowledger.as_mut()).is_err() {
+            break;
+        }
+        if let Some(acknowledger) = &mut acknowledger
+            && write_all(&stream, &mut acknowledger.output).await.is_err()
+        {
+            break;
         }
     }
     deliveries.ended.set(deliveries.ended.get() + 1);
     deliveries.changed.notify_one();
 }
 
+fn read_once(
+    stream: &TcpStream,
+    deliveries: &Deliveries,
+    carry: &mut Carry,
+    acknowledger: Option<&mut Acknowledger>,
+) -> io::Result<()> {
+    let mut buffer = deliveries.buffer.borrow_mut();
+    let read = match stream.try_read(&mut buffer[CARRY_MAX..]) {
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let now_ns = deliveries.now_ns();
+    deliveries
+        .scanner
+        .scan(carry, &mut buffer, read, |published_ns, number| {
+            deliveries.delivered(now_ns, published_ns, number);
+        });
+    match acknowledger {
+        Some(acknowledger) => acknowledger
+            .read(&buffer[CARRY_MAX..CARRY_MAX + read])
+            .map_err(io::Error::other),
+        None => Ok(()),
+    }
+}
+
+async fn write_all(stream: &TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
+    while !output.is_empty() {
+        match stream.try_write(output) {
+            Ok(written) => drop(output.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 struct Publisher<'a> {
-    websocket: WebSocket,
+    link: Link,
+    encoding: Encoding,
     keys: Keys,
     deliveries: Rc<Deliveries>,
     load: &'a Load,
@@ -193,8 +230,12 @@ impl Publisher<'_> {
             if complete >= total && self.acknowledged >= total {
                 return Ok(());
             }
-            while self.sent < total && self.sent - complete < self.load.in_flight as u64 {
-                self.queue_next();
+            let unanswered_max = self.link.unanswered_max() as u64;
+            while self.sent < total
+                && self.sent - complete < self.load.in_flight as u64
+                && self.sent - self.acknowledged < unanswered_max
+            {
+                self.queue_next()?;
             }
             let stalled = BenchError::Stalled {
                 arrived: deliveries.delivered.get(),
@@ -202,34 +243,30 @@ impl Publisher<'_> {
             };
             tokio::select! {
                 () = deliveries.changed.notified() => {}
-                received = self.websocket.receive() => self.answered(received.map_err(Lost::from)?)?,
+                word = self.link.receive() => self.answered(word?)?,
                 () = tokio::time::sleep(STALL_MAX) => return Err(stalled),
             }
         }
     }
 
-    fn queue_next(&mut self) {
+    fn queue_next(&mut self) -> Result<(), BenchError> {
         let number = self.sent as u32;
         let topic = topic(self.run, number as usize % self.load.topics);
         let text = payload(self.load.payload_bytes, self.deliveries.now_ns(), number);
-        let request = publish_request(
-            self.sent,
-            &Outgoing::new(topic, text),
-            &self.keys.next_key(),
-        );
-        self.websocket.queue(Opcode::Text, &request);
         self.sent += 1;
+        let outgoing = Outgoing::new(topic, text);
+        let key = self.keys.next_key();
+        let request = self.encoding.request(self.sent, &outgoing, &key);
+        let request = request.map_err(|error| TryError::Refused(error.into()))?;
+        self.link.queue(self.encoding.wire_id(self.sent), &request);
+        Ok(())
     }
 
-    fn answered(&mut self, received: Received) -> Result<(), BenchError> {
-        match received {
-            Received::Text(text) => match ServerWord::parse(&text)? {
-                ServerWord::Ok { .. } => self.acknowledged += 1,
-                ServerWord::Error { refused, .. } => return Err(TryError::Refused(refused).into()),
-                _ => {}
-            },
-            Received::Close(close) => return Err(Lost::ClosedWith(close).into()),
-            _ => {}
+    fn answered(&mut self, word: Word) -> Result<(), BenchError> {
+        match word {
+            Word::Acknowledged { .. } => self.acknowledged += 1,
+            Word::Refused { refused, .. } => return Err(TryError::Refused(refused).into()),
+            Word::Drain { .. } | Word::Nothing => {}
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::server::Cpu;
-use crate::cli::Load;
 use crate::cli::terminal::rate;
+use crate::cli::{Load, Wire};
 
 /// What was measured.
 #[derive(Debug)]
@@ -34,6 +34,22 @@ const MIB: f64 = 1024.0 * 1024.0;
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 impl Figures {
+    /// Over MQTT, what is measured travels with this `QoS`.
+    fn qos(&self, load: &Load) -> Option<u8> {
+        match (load.protocol, self.what) {
+            (Wire::Mqtt, "publish") => Some(1),
+            (Wire::Mqtt, _) => Some(load.qos),
+            _ => None,
+        }
+    }
+
+    /// The protocol, for people.
+    fn spoken(&self, load: &Load) -> String {
+        let name = load.protocol.name();
+        self.qos(load)
+            .map_or_else(|| name.to_owned(), |qos| format!("{name} (QoS {qos})"))
+    }
+
     fn unit(&self) -> (&'static str, &'static str) {
         match self.what {
             "fanout" => ("deliveries", "delivery"),
@@ -60,7 +76,7 @@ impl Figures {
             "{}: {} connections over {}, {} messages of {} bytes, {} in flight, {} topics\n",
             self.what,
             load.connections,
-            load.protocol.name(),
+            self.spoken(load),
             load.messages,
             load.payload_bytes,
             load.in_flight,
@@ -125,6 +141,9 @@ impl Figures {
             "topics": load.topics,
             "elapsed_s": self.elapsed.as_secs_f64(),
         });
+        if let Some(qos) = self.qos(load) {
+            value["qos"] = json!(qos);
+        }
         if let Some(latency_ns) = &self.latency_ns {
             let (many, _) = self.unit();
             value[many] = json!(self.count);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::BenchError;
 use super::figures::Figures;
-use super::load::{client_of, keep_alive, open_all, subscriber, topic};
+use super::load::{Speech, client_of, keep_alive, open_all, subscriber, topic};
 use super::server::Server;
-use crate::cli::{Load, Wire};
+use crate::cli::Load;
 use crate::client::Client;
 use crate::random::Random;
 
@@ -20,25 +20,20 @@ pub(super) async fn measure(
     load: &Load,
     server: Option<&Server>,
 ) -> Result<Figures, BenchError> {
-    if load.protocol == Wire::Http {
-        return Err(BenchError::Misused("subscribers speak sse, ws or tidings"));
-    }
+    let speech = Speech::of_subscribers(load)?;
     let run = Random::from_system().next_u64();
     let memory_before = server.and_then(Server::memory_bytes);
-    let (client, wire, topics) = (client.clone(), load.protocol, load.topics);
+    let (client, topics) = (client.clone(), load.topics);
     let streams = open_all(load, move |index| {
         let client = client_of(&client, index);
         async move {
-            let stream = subscriber(&client, wire, &topic(run, index % topics)).await?;
+            let stream = subscriber(&client, speech, &topic(run, index % topics)).await?;
             Ok(Rc::new(stream))
         }
     })
     .await?;
     let watched = streams.clone();
-    let keeper = tokio::task::spawn_local(keep_alive(match wire {
-        Wire::Sse => Vec::new(),
-        _ => streams,
-    }));
+    let keeper = tokio::task::spawn_local(keep_alive(streams, speech));
     tokio::time::sleep(SETTLE).await;
     let cpu_before = server.and_then(Server::cpu);
     let begun = Instant::now();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidings_types::{Topic, TopicFilter};
 use tokio::net::TcpStream;
 
-use super::BenchError;
+use super::{BenchError, mqtt};
 use crate::cli::terminal::Progress;
 use crate::cli::{Load, Wire};
 use crate::client::Client;
@@ -26,6 +26,8 @@ const PER_ADDRESS: usize = 20_000;
 const HANDSHAKES_MAX: usize = 128;
 /// Between two signs of life of an idle WebSocket; servers give up on silent peers after 45 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The same of an idle MQTT connection, which says that it will show some every 60 s.
+const KEEP_ALIVE_MQTT: Duration = Duration::from_secs(30);
 
 /// The name of a measurement's topic, of which there are several at most.
 pub(super) fn topic(run: u64, index: usize) -> Topic {
@@ -88,14 +90,43 @@ where
     Ok(opened.into_iter().map(|(_, opened)| opened).collect())
 }
 
+/// How subscribers speak.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speech {
+    wire: Wire,
+    /// Over MQTT.
+    qos: u8,
+}
+
+impl Speech {
+    /// As the options say; publishers have protocols of their own.
+    pub(super) fn of_subscribers(load: &Load) -> Result<Self, BenchError> {
+        match load.protocol {
+            Wire::Http => Err(BenchError::Misused(
+                "subscribers speak sse, ws, tidings or mqtt",
+            )),
+            wire => Ok(Self {
+                wire,
+                qos: load.qos,
+            }),
+        }
+    }
+
+    /// Whether each message is to be acknowledged.
+    pub(super) fn acknowledges(self) -> bool {
+        self.wire == Wire::Mqtt && self.qos > 0
+    }
+}
+
 /// Opens a connection that is subscribed to the topic; nothing was published to it yet.
 pub(super) async fn subscriber(
     client: &Client,
-    wire: Wire,
+    speech: Speech,
     topic: &Topic,
 ) -> Result<TcpStream, TryError> {
     let open = async {
-        match wire {
+        match speech.wire {
+            Wire::Mqtt => mqtt::subscribe(client, topic, speech.qos).await,
             Wire::Sse => subscribe_sse(client, topic).await,
             Wire::Ws => subscribe_raw(client, topic).await,
             Wire::Tidings | Wire::Http => subscribe_tidings(client, topic).await,
@@ -162,17 +193,29 @@ fn topic_path(topic: &Topic) -> String {
     path
 }
 
-/// Shows each WebSocket's server now and then that its peer lives; pings are not answered otherwise, because
-/// receivers do not look at frames.
-pub(super) async fn keep_alive(streams: Vec<Rc<TcpStream>>) {
-    let mut pong = Vec::new();
-    encode_frame(Opcode::Pong, b"", [0; 4], &mut pong);
-    let mut interval = tokio::time::interval(KEEP_ALIVE);
+/// Shows each server of a WebSocket or of MQTT now and then that its peer lives; pings are not answered
+/// otherwise, because receivers do not look at frames. Never ends.
+pub(super) async fn keep_alive(streams: Vec<Rc<TcpStream>>, speech: Speech) {
+    let mut sign = Vec::new();
+    let every = match speech.wire {
+        // Acknowledgements may be written in parts, between which nothing else may come.
+        Wire::Mqtt if speech.acknowledges() => return std::future::pending().await,
+        Wire::Sse | Wire::Http => return std::future::pending().await,
+        Wire::Mqtt => {
+            sign.extend_from_slice(&mqtt::PINGREQ);
+            KEEP_ALIVE_MQTT
+        }
+        Wire::Ws | Wire::Tidings => {
+            encode_frame(Opcode::Pong, b"", [0; 4], &mut sign);
+            KEEP_ALIVE
+        }
+    };
+    let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;
         for stream in &streams {
             // A full socket, or one that is closed, shows where it is read.
-            stream.try_write(&pong).ok();
+            stream.try_write(&sign).ok();
         }
     }
 }

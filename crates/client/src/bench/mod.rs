@@ -8,6 +8,7 @@ mod figures;
 mod idle;
 mod load;
 mod marker;
+mod mqtt;
 mod publish;
 mod server;
 
@@ -17,11 +18,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidings_types::Qos;
 
 use crate::cli::terminal::{failed, misused, runtime, say};
-use crate::cli::{BenchArgs, BenchWhat, Load};
+use crate::cli::{BenchArgs, BenchWhat, Load, MQTT_URL_DEFAULT, URL_DEFAULT, Wire};
 use crate::client::Client;
 use crate::error::{Lost, TryError};
+use crate::url::UrlError;
 
 use figures::Figures;
 use server::Server;
@@ -45,6 +48,8 @@ pub(crate) enum BenchError {
     },
     /// Connections ended while they were measured.
     Ended(u64),
+    /// The address is none.
+    Url(UrlError),
     /// The options contradict each other.
     Misused(&'static str),
 }
@@ -71,6 +76,7 @@ impl fmt::Display for BenchError {
                 STALL_MAX.as_secs()
             ),
             Self::Ended(count) => write!(f, "{count} connections ended while they were measured"),
+            Self::Url(error) => error.fmt(f),
             Self::Misused(what) => f.write_str(what),
         }
     }
@@ -83,7 +89,7 @@ impl fmt::Display for BenchError {
 )]
 pub fn bench(args: BenchArgs) -> ExitCode {
     let (BenchWhat::Fanout(load) | BenchWhat::Publish(load) | BenchWhat::Idle(load)) = &args.what;
-    let client = match Client::new(&load.url) {
+    let client = match client(load) {
         Ok(client) => client,
         Err(error) => return misused(&error),
     };
@@ -118,6 +124,22 @@ pub fn bench(args: BenchArgs) -> ExitCode {
         Err(BenchError::Misused(what)) => misused(&what),
         Err(error) => failed(&error),
     }
+}
+
+fn client(load: &Load) -> Result<Client, BenchError> {
+    let client = match (load.protocol, &load.mqtt_url) {
+        (Wire::Mqtt, None) if load.url != URL_DEFAULT => {
+            let what = "--protocol mqtt takes --mqtt-url and not --url";
+            return Err(BenchError::Misused(what));
+        }
+        (Wire::Mqtt, url) => {
+            let url = url.as_deref().unwrap_or(MQTT_URL_DEFAULT);
+            Client::mqtt(url, Qos::AtLeastOnce)
+        }
+        (_, None) => Client::new(&load.url),
+        (_, Some(_)) => return Err(BenchError::Misused("--mqtt-url goes with --protocol mqtt")),
+    };
+    client.map_err(BenchError::Url)
 }
 
 fn print(figures: &Figures, load: &Load) -> ExitCode {

@@ -13,22 +13,22 @@ use super::server::Server;
 use super::{BenchError, STALL_MAX};
 use crate::cli::{Load, Wire};
 use crate::client::Client;
-use crate::envelope::{ServerWord, publish_request};
-use crate::error::{Lost, TryError};
+use crate::error::{Refused, TryError};
 use crate::message::{Keys, Outgoing};
+use crate::pipeline::{Encoding, Link, Word};
 use crate::publisher::Publisher;
 use crate::random::Random;
-use crate::websocket::{Opcode, Received, WebSocket};
 
 /// One publisher's connection.
 enum Publishing {
-    Tidings(Box<WebSocket>),
+    Link(Box<Link>),
     Http(Box<Publisher>),
 }
 
 /// What one publisher has to do.
 struct Share {
     topic: Topic,
+    encoding: Encoding,
     keys: Keys,
     messages: u64,
     in_flight: usize,
@@ -42,28 +42,31 @@ pub(super) async fn measure(
     server: Option<&Server>,
 ) -> Result<Figures, BenchError> {
     match load.protocol {
-        Wire::Tidings => {}
+        Wire::Tidings | Wire::Mqtt => {}
         Wire::Http if load.in_flight == 1 => {}
         Wire::Http => {
             let what = "an HTTP connection has one publish under way: use more connections";
             return Err(BenchError::Misused(what));
         }
         Wire::Sse | Wire::Ws => {
-            return Err(BenchError::Misused("publishers speak tidings or http"));
+            return Err(BenchError::Misused(
+                "publishers speak tidings, http or mqtt",
+            ));
         }
     }
     let run = Random::from_system().next_u64();
+    let encoding = Link::encoding(client);
     let mut publishers = open(client, load).await?;
     // One for each connection, so that nothing is done for the first time while it is measured.
     let warmup = load.warmup.min(1) * load.connections as u64;
     publishers = if warmup > 0 {
-        publish(publishers, load, run, warmup).await?.0
+        publish(publishers, encoding, load, run, warmup).await?.0
     } else {
         publishers
     };
     let cpu_before = server.and_then(Server::cpu);
     let begun = Instant::now();
-    let (_publishers, latency_ns) = publish(publishers, load, run, load.messages).await?;
+    let (_publishers, latency_ns) = publish(publishers, encoding, load, run, load.messages).await?;
     let elapsed = begun.elapsed();
     let cpu = cpu_before.zip(server.and_then(Server::cpu));
     Ok(Figures {
@@ -77,14 +80,20 @@ pub(super) async fn measure(
 }
 
 async fn open(client: &Client, load: &Load) -> Result<Vec<Publishing>, BenchError> {
-    let (client, wire) = (client.clone(), load.protocol);
+    let (client, wire, in_flight) = (client.clone(), load.protocol, load.in_flight);
     open_all(load, move |index| {
         let client = client_of(&client, index);
         async move {
-            match wire {
-                Wire::Http => Ok(Publishing::Http(Box::new(client.publisher()))),
-                _ => Ok(Publishing::Tidings(Box::new(client.tidings().await?))),
+            if wire == Wire::Http {
+                return Ok(Publishing::Http(Box::new(client.publisher())));
             }
+            let link = Link::open(&client).await?;
+            let max = link.unanswered_max();
+            if max < in_flight {
+                let detail = format!("the server takes {max} publishes in flight at most");
+                return Err(Refused::from_code("bad-parameter", &detail, None).into());
+            }
+            Ok(Publishing::Link(Box::new(link)))
         }
     })
     .await
@@ -93,6 +102,7 @@ async fn open(client: &Client, load: &Load) -> Result<Vec<Publishing>, BenchErro
 /// Publishes so many messages over all connections; gives the connections back, and the times to acknowledge.
 async fn publish(
     publishers: Vec<Publishing>,
+    encoding: Encoding,
     load: &Load,
     run: u64,
     messages: u64,
@@ -104,6 +114,7 @@ async fn publish(
         let more = u64::from((index as u64) < messages % total);
         let share = Share {
             topic: topic(run, index % load.topics),
+            encoding,
             keys: Keys::new(&mut random),
             messages: messages / total + more,
             in_flight: load.in_flight,
@@ -134,7 +145,7 @@ impl Share {
         mut publishing: Publishing,
     ) -> Result<(Publishing, Histogram<u64>), BenchError> {
         let latency_ns = match &mut publishing {
-            Publishing::Tidings(websocket) => self.over_tidings(websocket).await?,
+            Publishing::Link(link) => self.over_link(link).await?,
             Publishing::Http(publisher) => self.over_http(publisher).await?,
         };
         Ok((publishing, latency_ns))
@@ -145,6 +156,16 @@ impl Share {
             self.topic.clone(),
             payload(self.payload_bytes, 0, number as u32),
         )
+    }
+
+    fn request(&mut self, number: u64) -> Result<Vec<u8>, BenchError> {
+        // MQTT publishers have no keys as a rule, and are measured without.
+        let key = match self.encoding {
+            Encoding::Tidings => self.keys.next_key(),
+            Encoding::Mqtt(_) => String::new(),
+        };
+        let request = self.encoding.request(number, &self.next(number), &key);
+        Ok(request.map_err(|error| TryError::Refused(error.into()))?)
     }
 
     async fn over_http(&mut self, publisher: &mut Publisher) -> Result<Histogram<u64>, BenchError> {
@@ -160,57 +181,50 @@ impl Share {
         Ok(latency_ns)
     }
 
-    async fn over_tidings(
-        &mut self,
-        websocket: &mut WebSocket,
-    ) -> Result<Histogram<u64>, BenchError> {
+    async fn over_link(&mut self, link: &mut Link) -> Result<Histogram<u64>, BenchError> {
         let mut latency_ns = histogram();
         // When each request went out; answers come in the order of the requests.
         let mut waiting: VecDeque<(u64, Instant)> = VecDeque::with_capacity(self.in_flight);
         let mut sent = 0;
         loop {
             while sent < self.messages && waiting.len() < self.in_flight {
-                let request = publish_request(sent, &self.next(sent), &self.keys.next_key());
-                websocket.queue(Opcode::Text, &request);
-                waiting.push_back((sent, Instant::now()));
                 sent += 1;
+                let request = self.request(sent)?;
+                let id = self.encoding.wire_id(sent);
+                link.queue(id, &request);
+                waiting.push_back((id, Instant::now()));
             }
             if waiting.is_empty() {
                 return Ok(latency_ns);
             }
-            let received = tokio::time::timeout(STALL_MAX, websocket.receive()).await;
+            let received = tokio::time::timeout(STALL_MAX, link.receive()).await;
             let Ok(received) = received else {
                 let arrived = sent - waiting.len() as u64;
                 let due = self.messages;
                 return Err(BenchError::Stalled { arrived, due });
             };
-            let mut next = Some(received.map_err(Lost::from)?);
-            while let Some(received) = next {
-                if let Some(latency) = answered(&received, &mut waiting)? {
+            let mut next = Some(received?);
+            while let Some(word) = next {
+                if let Some(latency) = answered(word, &mut waiting)? {
                     latency_ns.saturating_record(latency.as_nanos() as u64);
                 }
-                next = websocket.receive_ready().map_err(Lost::from)?;
+                next = link.receive_ready()?;
             }
         }
     }
 }
 
 fn answered(
-    received: &Received,
+    word: Word,
     waiting: &mut VecDeque<(u64, Instant)>,
 ) -> Result<Option<Duration>, BenchError> {
-    let text = match received {
-        Received::Text(text) => text,
-        Received::Close(close) => return Err(Lost::ClosedWith(close.clone()).into()),
-        _ => return Ok(None),
-    };
-    match ServerWord::parse(text)? {
-        ServerWord::Ok { id: Some(id), .. } => {
+    match word {
+        Word::Acknowledged { id, .. } => {
             let at = waiting.iter().position(|(sent, _)| *sent == id);
             let since = at.and_then(|at| waiting.remove(at));
             Ok(since.map(|(_, begun)| begun.elapsed()))
         }
-        ServerWord::Error { refused, .. } => Err(TryError::Refused(refused).into()),
-        _ => Ok(None),
+        Word::Refused { refused, .. } => Err(TryError::Refused(refused).into()),
+        Word::Drain { .. } | Word::Nothing => Ok(None),
     }
 }

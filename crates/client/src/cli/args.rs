@@ -2,10 +2,39 @@
 
 use std::path::PathBuf;
 
+use tidings_types::Qos;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 /// Where the server is unless said otherwise.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
+/// Where the MQTT server of a measurement is unless said otherwise.
+pub const MQTT_URL_DEFAULT: &str = "mqtt://127.0.0.1:1883";
+
+/// MQTT's `QoS`, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QosLevel {
+    /// At most once: nothing is acknowledged
+    #[value(name = "0")]
+    AtMostOnce,
+    /// At least once
+    #[value(name = "1")]
+    AtLeastOnce,
+    /// Exactly once
+    #[value(name = "2")]
+    ExactlyOnce,
+}
+
+impl From<QosLevel> for Qos {
+    fn from(level: QosLevel) -> Self {
+        match level {
+            QosLevel::AtMostOnce => Self::AtMostOnce,
+            QosLevel::AtLeastOnce => Self::AtLeastOnce,
+            QosLevel::ExactlyOnce => Self::ExactlyOnce,
+        }
+    }
+}
 
 /// `tidings pub`: publish a message, or a message for each line of standard input.
 #[derive(Args, Clone, Debug)]
@@ -21,6 +50,18 @@ pub struct PubArgs {
     /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
+    /// Publish over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883`
+    #[arg(long, conflicts_with = "url", value_name = "URL")]
+    pub mqtt_url: Option<String>,
+    /// With --mqtt-url: the `QoS` to publish with; 0 is not acknowledged, and so may be lost
+    #[arg(
+        long,
+        value_enum,
+        default_value = "1",
+        requires = "mqtt_url",
+        value_name = "QOS"
+    )]
+    pub qos: QosLevel,
     /// The media type of the payload
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
@@ -81,6 +122,18 @@ pub struct SubArgs {
     /// The protocol to subscribe over
     #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL")]
     pub protocol: SubscribeWire,
+    /// Subscribe over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883`
+    #[arg(long, conflicts_with_all = ["url", "protocol"], value_name = "URL")]
+    pub mqtt_url: Option<String>,
+    /// With --mqtt-url: the most that messages are to come with
+    #[arg(
+        long,
+        value_enum,
+        default_value = "1",
+        requires = "mqtt_url",
+        value_name = "QOS"
+    )]
+    pub qos: QosLevel,
     /// Print nothing on standard error but refusals
     #[arg(long, short)]
     pub quiet: bool,
@@ -117,6 +170,8 @@ pub enum Wire {
     /// The `tidings.v1` WebSocket protocol
     #[default]
     Tidings,
+    /// MQTT: subscribers 3.1.1, publishers 5 with `QoS` 1
+    Mqtt,
 }
 
 impl Wire {
@@ -127,6 +182,7 @@ impl Wire {
             Self::Ws => "ws",
             Self::Http => "http",
             Self::Tidings => "tidings",
+            Self::Mqtt => "mqtt",
         }
     }
 }
@@ -137,6 +193,12 @@ pub struct Load {
     /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
+    /// With --protocol mqtt: the server, instead of --url; the one on this machine if left out
+    #[arg(long, conflicts_with = "url", value_name = "URL")]
+    pub mqtt_url: Option<String>,
+    /// With --protocol mqtt: what subscribers ask for, 0 or 1
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=1), default_value_t = 0, value_name = "QOS")]
+    pub qos: u8,
     /// How many connections subscribe, or publish
     #[arg(long, short, default_value_t = 1_000, value_name = "N")]
     pub connections: usize,

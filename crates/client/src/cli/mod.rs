@@ -9,7 +9,8 @@ mod publish;
 mod subscribe;
 pub(crate) mod terminal;
 
-pub use args::{BenchArgs, BenchWhat, Load, PubArgs, SubArgs, SubscribeWire, Wire};
+pub use args::{BenchArgs, BenchWhat, Load, PubArgs, QosLevel, SubArgs, SubscribeWire, Wire};
+pub(crate) use args::{MQTT_URL_DEFAULT, URL_DEFAULT};
 pub use publish::publish;
 pub use subscribe::subscribe;
 

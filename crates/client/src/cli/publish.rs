@@ -72,7 +72,11 @@ pub fn publish(args: PubArgs) -> ExitCode {
 
 /// The client, and a message with everything but its payload.
 fn prepare(args: &PubArgs) -> Result<(Client, Outgoing), Misuse> {
-    let client = Client::new(&args.url).map_err(Misuse::Url)?;
+    let client = match &args.mqtt_url {
+        Some(url) => Client::mqtt(url, args.qos.into()),
+        None => Client::new(&args.url),
+    };
+    let client = client.map_err(Misuse::Url)?;
     let topic = Topic::new(args.topic.as_str()).map_err(Misuse::Topic)?;
     for (option, value) in [
         ("content-type", &args.content_type),
@@ -139,6 +143,7 @@ async fn publish_one(client: &Client, outgoing: &Outgoing, is_quiet: bool) -> Ex
             }
         })
         .await;
+    publisher.close().await;
     match receipt {
         Ok(receipt) => {
             if !is_quiet {
@@ -147,7 +152,9 @@ async fn publish_one(client: &Client, outgoing: &Outgoing, is_quiet: bool) -> Ex
                 } else {
                     ""
                 };
-                say(&format!("published {}{already}", receipt.id));
+                let id = Some(receipt.id).filter(|id| !id.is_empty());
+                let id = id.map_or(String::new(), |id| format!(" {id}"));
+                say(&format!("published{id}{already}"));
             }
             ExitCode::SUCCESS
         }

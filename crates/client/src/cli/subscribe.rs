@@ -21,7 +21,11 @@ const BATCH_MAX: usize = 1_000;
     reason = "as the other commands, which consume their options"
 )]
 pub fn subscribe(args: SubArgs) -> ExitCode {
-    let client = match Client::new(&args.url) {
+    let client = match &args.mqtt_url {
+        Some(url) => Client::mqtt(url, args.qos.into()),
+        None => Client::new(&args.url),
+    };
+    let client = match client {
         Ok(client) => client,
         Err(error) => return misused(&error),
     };
@@ -72,6 +76,7 @@ async fn print<W: Write>(mut subscription: Subscription, mut printer: Printer<'_
             item = subscription.next() => item,
             _ = &mut interrupted => {
                 printer.say_how_to_resume(subscription.cursor());
+                subscription.close().await;
                 return ExitCode::from(130);
             }
         };
@@ -81,7 +86,10 @@ async fn print<W: Write>(mut subscription: Subscription, mut printer: Printer<'_
         };
         match outcome {
             Ok(false) => {}
-            Ok(true) => return ExitCode::SUCCESS,
+            Ok(true) => {
+                subscription.close().await;
+                return ExitCode::SUCCESS;
+            }
             // Who reads the output has seen enough, as `head` does.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;

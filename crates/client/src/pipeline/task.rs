@@ -5,13 +5,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::link::{Link, Word};
 use super::window::Window;
 use super::{Order, PipelineStatus};
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::envelope::ServerWord;
 use crate::error::{Lost, Refused, TryError};
-use crate::websocket::{Opcode, Received, WebSocket};
 
 /// Encoded frames that may wait for the socket: enough to fill a write, little enough to be resent.
 const QUEUED_BYTES_MAX: usize = 256 << 10;
@@ -46,7 +45,7 @@ enum Pace {
 
 /// Why a connection ended.
 enum Ended {
-    Lost(Lost),
+    Failed(TryError),
     /// Everything is answered, and no more comes.
     Finished,
 }
@@ -59,9 +58,10 @@ impl Task {
         status: watch::Sender<PipelineStatus>,
     ) -> Self {
         let backoff = client.backoff();
+        let window = Window::new(window, Link::encoding(&client));
         Self {
             client,
-            window: Window::new(window),
+            window,
             orders,
             closing: false,
             status,
@@ -73,13 +73,16 @@ impl Task {
     pub(super) async fn run(mut self) {
         loop {
             self.pace = Pace::Flowing;
-            let lost = match self.client.tidings().await {
-                Ok(websocket) => match self.converse(websocket).await {
+            let error = match Link::open(&self.client).await {
+                Ok(link) => match self.converse(link).await {
                     Ended::Finished => return,
-                    Ended::Lost(lost) => lost,
+                    Ended::Failed(error) => error,
                 },
-                Err(TryError::Lost(lost)) => lost,
-                Err(TryError::Refused(refused)) => return self.give_up(&refused),
+                Err(error) => error,
+            };
+            let lost = match error {
+                TryError::Lost(lost) => lost,
+                TryError::Refused(refused) => return self.give_up(&refused),
             };
             self.window.connection_lost();
             let told = match self.pace {
@@ -119,12 +122,12 @@ impl Task {
 
     fn take(&mut self, order: Option<Order>) {
         match order {
-            Some(order) => self.window.accept(order),
+            Some(order) => self.accept(order),
             None => self.closing = true,
         }
         while self.takes_orders() {
             match self.orders.try_recv() {
-                Ok(order) => self.window.accept(order),
+                Ok(order) => self.accept(order),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => self.closing = true,
             }
@@ -133,7 +136,21 @@ impl Task {
             .send_modify(|status| status.in_flight = self.window.len());
     }
 
-    async fn converse(&mut self, mut websocket: WebSocket) -> Ended {
+    fn accept(&mut self, order: Order) {
+        if let Err(refused) = self.window.accept(order) {
+            self.note_refusal(refused);
+        }
+    }
+
+    fn note_refusal(&self, refused: Refused) {
+        self.status.send_modify(|status| {
+            status.refused += 1;
+            status.first_refusal.get_or_insert(refused);
+        });
+    }
+
+    async fn converse(&mut self, mut link: Link) -> Ended {
+        self.window.connected(link.unanswered_max());
         self.status.send_modify(|status| {
             status.connected = true;
             status.connections += 1;
@@ -141,9 +158,9 @@ impl Task {
         });
         let mut heard = Instant::now();
         loop {
-            self.send_waiting(&mut websocket);
+            self.send_waiting(&mut link);
             if self.closing && self.window.is_empty() {
-                websocket.close(1000).await;
+                link.close().await;
                 return Ended::Finished;
             }
             let wake = match self.pace {
@@ -153,22 +170,25 @@ impl Task {
             tokio::select! {
                 // Answers first: they make room, and pings among them must not starve.
                 biased;
-                received = websocket.receive() => {
+                word = link.receive() => {
                     heard = Instant::now();
-                    if let Err(lost) = self.received(received.map_err(Lost::from), &mut websocket) {
-                        return Ended::Lost(lost);
+                    if let Err(error) = self.received(word, &mut link) {
+                        if let Some(reconnect) = link.reconnect() {
+                            self.pace = Pace::Draining { reconnect };
+                        }
+                        return Ended::Failed(error);
                     }
                 }
                 order = self.orders.recv(), if self.takes_orders() => self.take(order),
                 () = sleep_until(wake) => match self.pace {
                     Pace::Waiting { .. } => self.pace = Pace::Flowing,
-                    _ => return Ended::Lost(Lost::Silent(self.client.silence)),
+                    _ => return Ended::Failed(Lost::Silent(self.client.silence).into()),
                 },
             }
         }
     }
 
-    fn send_waiting(&mut self, websocket: &mut WebSocket) {
+    fn send_waiting(&mut self, link: &mut Link) {
         if let Pace::PutOff { told } = self.pace
             && self.window.sent() == 0
         {
@@ -180,64 +200,56 @@ impl Task {
         if !matches!(self.pace, Pace::Flowing) {
             return;
         }
-        while websocket.queued_bytes() < QUEUED_BYTES_MAX {
-            match self.window.next_to_send() {
-                Some(request) => websocket.queue(Opcode::Text, request),
-                None => break,
+        while link.queued_bytes() < QUEUED_BYTES_MAX {
+            let Some((id, request)) = self.window.next_to_send() else {
+                break;
+            };
+            match link.takes(request.len()) {
+                Ok(()) => link.queue(id, request),
+                Err(refused) => self.refused(id, refused),
             }
         }
     }
 
     /// Takes what was received, and everything that came with it.
-    fn received(
-        &mut self,
-        first: Result<Received, Lost>,
-        websocket: &mut WebSocket,
-    ) -> Result<(), Lost> {
-        let mut next = Some(first?);
+    fn received(&mut self, first: Result<Word, TryError>, link: &mut Link) -> Result<(), TryError> {
+        let mut next = first.map(Some);
         let mut acknowledged = 0;
         let mut last_id = None;
-        while let Some(received) = next {
-            match received {
-                Received::Text(text) => {
-                    if let Some(id) = self.word(&text)? {
+        let outcome = loop {
+            match next {
+                Ok(Some(word)) => {
+                    if let Some(id) = self.word(word) {
                         acknowledged += 1;
-                        last_id = Some(id);
+                        last_id = Some(id).filter(|id| !id.is_empty()).or(last_id);
                     }
                 }
-                Received::Close(close) => return Err(Lost::ClosedWith(close)),
-                Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            next = websocket.receive_ready()?;
-        }
+            next = link.receive_ready();
+        };
         self.status.send_modify(|status| {
             status.in_flight = self.window.len();
             status.acknowledged += acknowledged;
             status.last_id = last_id.or_else(|| status.last_id.take());
         });
-        Ok(())
+        outcome
     }
 
     /// One word of the server; the message's id if it acknowledges one.
-    fn word(&mut self, text: &[u8]) -> Result<Option<String>, Lost> {
-        match ServerWord::parse(text)? {
-            ServerWord::Ok {
-                id: Some(id),
-                receipt,
-            } => {
+    fn word(&mut self, word: Word) -> Option<String> {
+        match word {
+            Word::Acknowledged { id, receipt } => {
                 self.backoff.succeeded();
                 let cursor = receipt.id.clone();
-                return Ok(self.window.answered(id, Ok(receipt)).then_some(cursor));
+                return self.window.answered(id, Ok(receipt)).then_some(cursor);
             }
-            ServerWord::Error {
-                id: Some(id),
-                refused,
-            } => self.refused(id, refused),
-            ServerWord::Error { id: None, refused } => return Err(Lost::Refused(refused)),
-            ServerWord::Drain { reconnect } => self.pace = Pace::Draining { reconnect },
-            _ => {}
+            Word::Refused { id, refused } => self.refused(id, refused),
+            Word::Drain { reconnect } => self.pace = Pace::Draining { reconnect },
+            Word::Nothing => {}
         }
-        Ok(None)
+        None
     }
 
     fn refused(&mut self, id: u64, refused: Refused) {
@@ -247,10 +259,7 @@ impl Task {
                 self.pace = Pace::PutOff { told };
             }
         } else if self.window.answered(id, Err(refused.clone())) {
-            self.status.send_modify(|status| {
-                status.refused += 1;
-                status.first_refusal.get_or_insert(refused);
-            });
+            self.note_refusal(refused);
         }
     }
 
@@ -258,7 +267,7 @@ impl Task {
         // Orders that are still in the channel get the answer too.
         self.orders.close();
         while let Ok(order) = self.orders.try_recv() {
-            self.window.accept(order);
+            self.accept(order);
         }
         let count = self.window.len() as u64;
         self.window.fail(refused);

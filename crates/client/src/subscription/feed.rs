@@ -1,4 +1,4 @@
-//! One connection of a subscription, over either protocol.
+//! One connection of a subscription, over any protocol.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use serde::Deserialize;
 use tidings_types::TopicFilter;
 
 use super::Wire;
-use crate::client::Client;
+use super::mqtt::MqttFeed;
+use crate::client::{Client, Speaks};
 use crate::envelope::{ServerWord, parse_message, subscribe_request};
 use crate::error::{Lost, Refused, TryError};
 use crate::http::{Body, HttpConnection, request_line};
@@ -33,6 +34,7 @@ pub(super) enum FeedItem {
 pub(super) enum Feed {
     Tidings(TidingsFeed),
     Sse(Box<SseFeed>),
+    Mqtt(Box<MqttFeed>),
 }
 
 impl Feed {
@@ -43,6 +45,10 @@ impl Feed {
         filters: Vec<TopicFilter>,
         start: Start,
     ) -> Result<Self, TryError> {
+        if let Speaks::Mqtt(qos) = client.speaks {
+            let feed = MqttFeed::open(&client, qos, &filters, &start).await?;
+            return Ok(Self::Mqtt(Box::new(feed)));
+        }
         match wire {
             Wire::Tidings => {
                 let websocket = client.tidings().await?;
@@ -62,6 +68,7 @@ impl Feed {
         match self {
             Self::Tidings(feed) => Some(feed.cursor.as_str()).filter(|cursor| !cursor.is_empty()),
             Self::Sse(_) => None,
+            Self::Mqtt(feed) => feed.cursor(),
         }
     }
 
@@ -70,6 +77,7 @@ impl Feed {
         match self {
             Self::Tidings(feed) => feed.reconnect,
             Self::Sse(feed) => feed.reconnect.filter(|_| feed.is_draining),
+            Self::Mqtt(feed) => feed.told_wait(),
         }
     }
 
@@ -77,6 +85,16 @@ impl Feed {
         match self {
             Self::Tidings(feed) => feed.next(silence).await,
             Self::Sse(feed) => feed.next(silence).await,
+            Self::Mqtt(feed) => feed.next(silence).await,
+        }
+    }
+
+    /// Says goodbye, where a protocol has a word for it.
+    pub(super) async fn close(self) {
+        match self {
+            Self::Tidings(feed) => feed.websocket.close(1000).await,
+            Self::Sse(_) => {}
+            Self::Mqtt(feed) => feed.close().await,
         }
     }
 
@@ -85,6 +103,7 @@ impl Feed {
         match self {
             Self::Tidings(feed) => feed.ready(),
             Self::Sse(feed) => Ok(feed.items.pop_front()),
+            Self::Mqtt(feed) => feed.ready(),
         }
     }
 }

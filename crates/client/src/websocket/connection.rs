@@ -1,27 +1,20 @@
-//! One WebSocket: the opening handshake (RFC 6455, 4.1), then messages. Both directions move together, so that
-//! a server that stops reading until it is read from does not stall it. All waiting can be cancelled.
+//! One WebSocket: the opening handshake (RFC 6455, 4.1), then messages. All waiting can be cancelled.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::BytesMut;
 use sha1::{Digest as _, Sha1};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::codec::{Decoder, FrameError, Opcode, Received, encode_frame};
+use crate::duplex::{Duplex, Severed};
 use crate::error::{Lost, TryError};
 use crate::http::{HttpConnection, request_line};
 use crate::random::Random;
 use crate::stream::Stream;
 use crate::url::ServerUrl;
 
-/// The most bytes of one read.
-const READ_BYTES: usize = 16 << 10;
 /// The largest message taken: what a server with a limit far above the default may send.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -58,15 +51,19 @@ impl From<WebSocketError> for Lost {
     }
 }
 
+impl From<Severed> for WebSocketError {
+    fn from(severed: Severed) -> Self {
+        match severed {
+            Severed::Io(error) => Self::Io(error),
+            Severed::Closed => Self::Closed,
+        }
+    }
+}
+
 /// An open WebSocket.
 #[derive(Debug)]
 pub struct WebSocket {
-    stream: Stream,
-    input: BytesMut,
-    /// Encoded, not written yet.
-    output: Vec<u8>,
-    /// How much of `output` is written: `written <= output.len()`.
-    written: usize,
+    duplex: Duplex,
     decoder: Decoder,
     random: Random,
 }
@@ -104,10 +101,7 @@ impl WebSocket {
             return Err(Lost::Answer("the server does not speak the subprotocol").into());
         }
         Ok(Self {
-            stream: connection.stream,
-            input: connection.input,
-            output: Vec::new(),
-            written: 0,
+            duplex: Duplex::new(connection.stream, connection.input),
             decoder: Decoder::new(MESSAGE_BYTES_MAX),
             random,
         })
@@ -117,22 +111,22 @@ impl WebSocket {
     /// [`WebSocket::flush`] is awaited.
     pub fn queue(&mut self, opcode: Opcode, payload: &[u8]) {
         let mask = (self.random.next_u64() as u32).to_ne_bytes();
-        encode_frame(opcode, payload, mask, &mut self.output);
+        encode_frame(opcode, payload, mask, &mut self.duplex.output);
     }
 
     /// The bytes that wait to be written.
     pub fn queued_bytes(&self) -> usize {
-        self.output.len() - self.written
+        self.duplex.queued_bytes()
     }
 
     /// Writes everything that waits.
     pub async fn flush(&mut self) -> Result<(), WebSocketError> {
-        poll_fn(|cx| self.poll_flush(cx)).await
+        Ok(self.duplex.flush().await?)
     }
 
     /// The next message, ping or close that is already here. Pings are answered, and also given out.
     pub fn receive_ready(&mut self) -> Result<Option<Received>, WebSocketError> {
-        let received = self.decoder.decode(&mut self.input);
+        let received = self.decoder.decode(&mut self.duplex.input);
         let received = received.map_err(WebSocketError::Frame)?;
         match &received {
             Some(Received::Ping(payload)) => {
@@ -155,13 +149,13 @@ impl WebSocket {
             if let Some(received) = self.receive_ready()? {
                 return Ok(received);
             }
-            poll_fn(|cx| self.poll_exchange(cx)).await?;
+            self.duplex.exchange().await?;
         }
     }
 
     /// The connection below, for a reader that does not look at frames. What was read and not taken is lost.
     pub fn into_stream(self) -> Stream {
-        self.stream
+        self.duplex.stream
     }
 
     /// Says goodbye as far as that is possible at once, and closes.
@@ -169,59 +163,6 @@ impl WebSocket {
         self.queue(Opcode::Close, &code.to_be_bytes());
         // The peer may be gone already: that is a close too.
         self.flush().await.ok();
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
-        while self.written < self.output.len() {
-            let stream = Pin::new(&mut self.stream);
-            match stream.poll_write(cx, &self.output[self.written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(WebSocketError::Closed)),
-                Poll::Ready(Ok(len)) => self.written += len,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(WebSocketError::Io(error))),
-                Poll::Pending => {
-                    // What is written is given back now and then, for a peer that never takes all of it.
-                    if self.written >= READ_BYTES {
-                        self.output.drain(..self.written);
-                        self.written = 0;
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-        self.output.clear();
-        self.written = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ready once something was read.
-    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-            // The server may have said why before it closed: that is read first.
-            return match self.poll_fill(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-                _ => Poll::Ready(Err(error)),
-            };
-        }
-        self.poll_fill(cx)
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
-        let mut bytes = [0u8; READ_BYTES];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(WebSocketError::Io(error))),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                Poll::Ready(Err(WebSocketError::Closed))
-            }
-            Poll::Ready(Ok(())) => {
-                if self.input.is_empty() && self.input.capacity() > MESSAGE_BYTES_MAX {
-                    self.input = BytesMut::new();
-                }
-                self.input.extend_from_slice(buffer.filled());
-                Poll::Ready(Ok(()))
-            }
-        }
     }
 }
 

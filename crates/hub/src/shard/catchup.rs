@@ -4,28 +4,22 @@
 //! The flip is exact because there is one thread: a subscription that has taken everything up to the tail's
 //! head becomes live before the next batch is fanned out, and while it is not live it is offered nothing.
 
-use std::sync::Arc;
-
-use tidings_ports::{Event, Gap, GapReason, Page, ReadError, ReadFrom, ReadRequest, ReplyTo};
-use tidings_types::{Cursor, Message, Offset, Timestamp};
+use tidings_ports::{Event, Framed};
+use tidings_types::{Message, Offset, Timestamp};
 
 use super::Shard;
-use super::commands::gap_of;
 use super::connection::Ended;
-use super::fanout::Encoding;
-use super::pending::Waiter;
-use super::subscription::{First, LiveOnly, Source, Subscription, SubscriptionId};
-
-/// Reads that one shard has under way at once; the others wait their turn in its own queue.
-const READS_AT_ONCE: usize = 64;
+use super::fanout::{Encoding, Offer};
+use super::subscription::{First, Source, Subscription, SubscriptionId};
+use crate::queue::Request;
 
 /// Whether a message found room.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Offered {
+pub(super) enum Offered {
     /// It was delivered, or needs no delivery.
     Done,
-    /// The outbox is full.
-    Full,
+    /// The subscription waits like this until it can be offered again: `Blocked` or `Paused`.
+    Stopped(Source),
 }
 
 impl Shard {
@@ -48,20 +42,29 @@ impl Shard {
         })
     }
 
-    /// Lets a subscription that waited for room go on.
-    pub(super) fn unblock(&mut self, id: SubscriptionId) {
+    /// Lets a subscription that waited like this go on: `Blocked` or `Paused`.
+    pub(super) fn resume(&mut self, id: SubscriptionId, waited: Source) {
         let Some(subscription) = self.subscription(id) else {
             return;
         };
-        if subscription.source != Source::Blocked {
+        if subscription.source != waited {
             return;
         }
-        subscription.source = Source::Queued;
+        let is_member = subscription.membership.is_some();
+        subscription.source = if is_member {
+            Source::Member
+        } else {
+            Source::Queued
+        };
         let connection = subscription.connection;
         if let Some(connection) = self.connection(connection) {
-            connection.blocked -= 1;
+            connection.blocked -= u32::from(waited == Source::Blocked);
         }
-        self.advance(id);
+        if is_member {
+            self.request(id, Request::Ready);
+        } else {
+            self.advance(id);
+        }
     }
 
     /// Moves a subscription that is not live forward as far as it goes now.
@@ -92,8 +95,8 @@ impl Shard {
                 .messages
                 .partition_point(|message| message.offset <= cursor);
             for message in &batch.messages[at..] {
-                if self.offer_behind(id, message, now) == Offered::Full {
-                    return self.block(id);
+                if let Offered::Stopped(source) = self.offer_behind(id, message, now) {
+                    return self.stop(id, source);
                 }
             }
             cursor = batch.last();
@@ -106,11 +109,45 @@ impl Shard {
                 return self.inbox.call();
             }
         }
-        if let Some(subscription) = self.subscription(id) {
-            subscription.source = Source::Live;
-            subscription.first = First::Known;
-            subscription.live_only = None;
-            self.metrics.catching_up.sub(1);
+        let head = self.tail.head();
+        let Some(subscription) = self.subscription(id) else {
+            return;
+        };
+        match subscription.ends_at {
+            // The feed is still to bring what it ends with; until then it is behind.
+            Some(end) if end > head => self.awaiting_feed.push(id),
+            Some(_) => self.caught_up(id),
+            None => {
+                subscription.source = Source::Live;
+                subscription.first = First::Known;
+                subscription.live_only = None;
+                self.metrics.catching_up.sub(1);
+            }
+        }
+    }
+
+    /// Ends a subscription that was to end here.
+    pub(super) fn caught_up(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscription(id) else {
+            return;
+        };
+        let (connection, key) = (subscription.connection, subscription.key);
+        self.end_subscription(connection, id);
+        self.tell(connection, Event::CaughtUp { key });
+    }
+
+    /// Goes on with subscriptions that wait for what the feed brings.
+    pub(super) fn feed_advanced(&mut self) {
+        if self.awaiting_feed.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.awaiting_feed) {
+            if self
+                .subscription(id)
+                .is_some_and(|it| it.source == Source::Queued)
+            {
+                self.advance(id);
+            }
         }
     }
 
@@ -132,19 +169,24 @@ impl Shard {
         }
     }
 
-    fn block(&mut self, id: SubscriptionId) {
+    pub(super) fn stop(&mut self, id: SubscriptionId, source: Source) {
         let Some(subscription) = self.subscription(id) else {
             return;
         };
-        subscription.source = Source::Blocked;
+        subscription.source = source;
         let connection = subscription.connection;
         if let Some(connection) = self.connection(connection) {
-            connection.blocked += 1;
+            connection.blocked += u32::from(source == Source::Blocked);
         }
     }
 
     /// Offers the next message to a subscription that is not live, and moves its cursor past it.
-    fn offer_behind(&mut self, id: SubscriptionId, message: &Message, now: Timestamp) -> Offered {
+    pub(super) fn offer_behind(
+        &mut self,
+        id: SubscriptionId,
+        message: &Message,
+        now: Timestamp,
+    ) -> Offered {
         let Some(subscription) = self.subscription(id) else {
             return Offered::Done;
         };
@@ -154,8 +196,17 @@ impl Shard {
         if wanted && !self.is_covered(id, message) {
             if message.is_expired(now) {
                 self.metrics.expired.add(1);
-            } else if self.deliver_behind(id, message) == Offered::Full {
-                return Offered::Full;
+            } else {
+                let offer = Offer {
+                    message,
+                    retained,
+                    redelivered: 0,
+                    now,
+                };
+                let offered = self.deliver_behind(id, offer);
+                if offered != Offered::Done {
+                    return offered;
+                }
             }
         }
         if let Some(subscription) = self.subscription(id) {
@@ -168,9 +219,16 @@ impl Shard {
     /// connection's own and is not to come back.
     fn is_covered(&self, id: SubscriptionId, message: &Message) -> bool {
         let subscription = &self.subscriptions[id.index as usize];
+        if subscription.queue.is_some() {
+            return false;
+        }
         let connection = &self.connections[subscription.connection.index as usize];
         if !subscription.echo && message.origin == connection.origin {
             return true;
+        }
+        // One that ends by itself repeats on purpose what others have delivered.
+        if subscription.ends_at.is_some() {
+            return false;
         }
         connection
             .subscriptions
@@ -179,224 +237,47 @@ impl Shard {
             .any(|other| {
                 let position = self.position_of(*other);
                 let other = &self.subscriptions[other.index as usize];
-                let delivered = other.start < message.offset && Some(message.offset) <= position;
+                let delivered = other.covers_after < message.offset
+                    && Some(message.offset) <= position
+                    && other.ends_at.is_none()
+                    && other.membership.is_none();
                 let left_out = !other.echo && message.origin == connection.origin;
                 delivered && !left_out && other.wants(message)
             })
     }
 
-    fn deliver_behind(&mut self, id: SubscriptionId, message: &Message) -> Offered {
+    fn deliver_behind(&mut self, id: SubscriptionId, offer: Offer<'_>) -> Offered {
         let subscription = &self.subscriptions[id.index as usize];
+        if let Some(queue) = subscription.queue {
+            return if self.offer_to_queue(queue, offer.message) {
+                Offered::Done
+            } else {
+                Offered::Stopped(Source::Paused)
+            };
+        }
         let connection = &mut self.connections[subscription.connection.index as usize];
         let ended = connection.ended != Ended::No;
         if ended || connection.outbox.cost() >= self.limits.outbox_bytes_max {
-            return Offered::Full;
+            return Offered::Stopped(Source::Blocked);
         }
         self.formats.next_message();
-        Encoding {
+        let framed = Encoding {
             formats: &mut self.formats,
             scratch: &mut self.own_frames,
+            held: &mut self.held,
             metrics: &self.metrics,
         }
-        .put(connection, subscription, message);
-        self.metrics.caught_up.add(1);
-        let connection = connection.id;
-        self.mark_dirty(connection);
+        .put(connection, subscription, offer);
+        match framed {
+            Framed::Full => return Offered::Stopped(Source::Paused),
+            Framed::Put => {
+                self.metrics.caught_up.add(1);
+                let connection = connection.id;
+                self.mark_dirty(connection);
+            }
+            Framed::Held => self.metrics.caught_up.add(1),
+            Framed::Unwanted | Framed::Unfit => {}
+        }
         Offered::Done
-    }
-
-    /// Starts reads while there are free ones.
-    pub(super) fn start_reads(&mut self) {
-        while self.pending.reads < READS_AT_ONCE {
-            let Some(id) = self.read_queue.pop_front() else {
-                return;
-            };
-            if self
-                .subscription(id)
-                .is_none_or(|it| it.source != Source::Queued)
-            {
-                continue;
-            }
-            self.tell_live_only_gap(id);
-            if !self.start_read(id) {
-                self.read_queue.push_front(id);
-                return;
-            }
-        }
-    }
-
-    fn start_read(&mut self, id: SubscriptionId) -> bool {
-        let limits = Arc::clone(&self.limits);
-        let Some(subscription) = self.subscription(id) else {
-            return true;
-        };
-        let from = match subscription.first {
-            First::Last(n, _) => ReadFrom::Last(n),
-            First::Retained => ReadFrom::Retained {
-                after: subscription.cursor,
-            },
-            First::Resume => ReadFrom::After {
-                offset: subscription.cursor,
-                resume: true,
-            },
-            // A start at the earliest message claims nothing; further on, a reader that retention overtakes
-            // is told.
-            First::Known => ReadFrom::After {
-                offset: subscription.cursor,
-                resume: subscription.cursor > Offset::ZERO,
-            },
-        };
-        let request = ReadRequest {
-            filters: Arc::clone(&subscription.filters),
-            from,
-            messages_max: limits.page_messages_max,
-            // More than an outbox holds would be read in vain.
-            bytes_max: limits.page_bytes_max.min(limits.outbox_bytes_max),
-        };
-        subscription.source = Source::Reading;
-        let token = self.pending.add(Waiter::Page(id));
-        let reply = ReplyTo {
-            shard: self.index,
-            token,
-        };
-        if self.engine.read(request, reply).is_ok() {
-            return true;
-        }
-        self.pending.take(token);
-        if let Some(subscription) = self.subscription(id) {
-            subscription.source = Source::Queued;
-        }
-        false
-    }
-
-    /// Messages that are in no log and not in the tail any more are gone for this subscription.
-    fn tell_live_only_gap(&mut self, id: SubscriptionId) {
-        let floor = self.tail.floor();
-        let epoch = self.engine.epoch();
-        let Some(subscription) = self.subscription(id) else {
-            return;
-        };
-        let Some(LiveOnly { first, last }) = subscription.live_only.filter(|it| it.first <= floor)
-        else {
-            return;
-        };
-        subscription.live_only = (last > floor).then(|| LiveOnly {
-            first: first.max(floor.next()),
-            last,
-        });
-        let cursor = Cursor {
-            epoch,
-            offset: subscription.cursor,
-        };
-        let (connection, key) = (subscription.connection, subscription.key);
-        self.metrics.live_only_missed.add(1);
-        self.metrics.gap(GapReason::LiveOnly);
-        let gap = Gap {
-            reason: GapReason::LiveOnly,
-            after: Some(cursor),
-            resume: cursor,
-        };
-        self.tell(connection, Event::Gap { key, gap });
-    }
-
-    /// A page for a subscription has been read, or has not.
-    pub(super) fn page_read(&mut self, id: SubscriptionId, result: Result<Page, ReadError>) {
-        let Some(subscription) = self.subscription(id) else {
-            return self.start_reads();
-        };
-        subscription.source = Source::Queued;
-        let (connection, key) = (subscription.connection, subscription.key);
-        let unanswered = match subscription.first {
-            First::Last(_, tag) => Some(tag),
-            _ => None,
-        };
-        match result {
-            Ok(page) if self.ended(connection) == Ended::No => self.take_page(id, &page),
-            Ok(_) => {}
-            Err(ReadError::Busy) => self.read_queue.push_back(id),
-            Err(ReadError::Storage) => {
-                let refusal = self.read_refusal(ReadError::Storage);
-                self.end_subscription(connection, id);
-                self.tell(
-                    connection,
-                    match unanswered {
-                        Some(tag) => Event::Refused { tag, refusal },
-                        None => Event::Lost { key, refusal },
-                    },
-                );
-            }
-        }
-        self.start_reads();
-    }
-
-    fn take_page(&mut self, id: SubscriptionId, page: &Page) {
-        let now = self.clock.now();
-        self.begin_page(id, page);
-        let limit = self.page_limit(id);
-        for message in page
-            .messages
-            .iter()
-            .take_while(|message| message.offset <= limit)
-        {
-            if self.offer_behind(id, message, now) == Offered::Full {
-                return self.block(id);
-            }
-        }
-        let Some(subscription) = self.subscription(id) else {
-            return;
-        };
-        let all_told = page.at_head || page.scanned_to >= subscription.start;
-        if subscription.first == First::Retained && all_told {
-            // What was retained is told; from here on it is an ordinary start at `latest`.
-            subscription.first = First::Known;
-            subscription.cursor = subscription.start;
-        } else {
-            subscription.cursor = subscription.cursor.max(page.scanned_to.min(limit));
-        }
-        self.advance(id);
-    }
-
-    /// How far a page of the log may be used. What the feed has not brought to this shard yet it will bring,
-    /// live-only messages among it; and live-only messages that the tail still has are taken from there.
-    fn page_limit(&mut self, id: SubscriptionId) -> Offset {
-        let (floor, head) = (self.tail.floor(), self.tail.head());
-        match self
-            .subscription(id)
-            .and_then(|subscription| subscription.live_only)
-        {
-            Some(LiveOnly { first, .. }) if first > floor => head.min(Offset(first.0 - 1)),
-            _ => head,
-        }
-    }
-
-    /// What a page says besides its messages: where the newest N begin, and whether something is missing.
-    fn begin_page(&mut self, id: SubscriptionId, page: &Page) {
-        let epoch = self.engine.epoch();
-        let Some(subscription) = self.subscription(id) else {
-            return;
-        };
-        let (connection, key) = (subscription.connection, subscription.key);
-        let before = Cursor {
-            epoch,
-            offset: subscription.cursor,
-        };
-        let first = subscription.first.clone();
-        if let First::Last(_, tag) = first {
-            let offset = match page.messages.first() {
-                Some(oldest) => Offset(oldest.offset.0 - 1),
-                None => page.scanned_to,
-            };
-            // From here on it claims to have seen everything up to there.
-            subscription.first = First::Resume;
-            subscription.start = offset;
-            subscription.cursor = offset;
-            let cursor = Cursor { epoch, offset };
-            self.tell(connection, Event::Subscribed { tag, key, cursor });
-        }
-        self.tell_live_only_gap(id);
-        if let Some(gap) = gap_of(page, Some(before), epoch) {
-            self.metrics.gap(gap.reason);
-            self.tell(connection, Event::Gap { key, gap });
-        }
     }
 }

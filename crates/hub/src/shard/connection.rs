@@ -7,9 +7,10 @@ use tidings_types::{Offset, Origin, Principal, Protocol};
 
 use super::subscription::SubscriptionId;
 use crate::outbox::Outbox;
+use crate::session::SessionId;
 
 /// Names a connection within its shard; never used again for another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     /// The slot.
     pub(crate) index: u32,
@@ -58,12 +59,19 @@ pub(super) struct Connection {
     pub offered: Offset,
     /// How many of its subscriptions wait for room in the outbox.
     pub blocked: u32,
-    pub publishes_in_flight: usize,
+    /// Whether its conversation kept a message, and was not told yet that the others are through.
+    pub held: bool,
+    /// The session that it opened.
+    pub session: Option<SessionId>,
+    /// Publishes, and saves of its session, that it waits for.
+    pub in_flight: usize,
     pub wake: Option<Tick>,
     /// The earliest entry in the wheel; `wake` may be later.
     pub scheduled: Option<Tick>,
     pub dirty: bool,
     pub ended: Ended,
+    /// Whether its conversation had its last event.
+    pub knows_closed: bool,
 }
 
 impl Connection {
@@ -83,11 +91,14 @@ impl Connection {
             subscriptions: Vec::new(),
             offered: Offset::ZERO,
             blocked: 0,
-            publishes_in_flight: 0,
+            held: false,
+            session: None,
+            in_flight: 0,
             wake: None,
             scheduled: None,
             dirty: false,
             ended: Ended::No,
+            knows_closed: false,
         }
     }
 }

@@ -8,26 +8,41 @@ mod catchup;
 mod commands;
 mod connection;
 mod fanout;
+mod handout;
+mod history;
+mod keeping;
+mod members;
+mod pages;
 mod pending;
+mod publish;
+mod queues;
+mod sessions;
+mod subscribe;
 mod subscription;
+mod wills;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use slab::Slab;
 use tidings_ports::{Clock, Command, Conversation, Engine, Event, Start, Tick};
 use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode};
 
 use connection::Connection;
 pub use connection::{ConnectionId, Ended};
-use pending::Pending;
+use pending::{DueWill, Pending};
 pub use pending::{PublishReply, ReadReply};
-use subscription::{Formats, Subscription};
+pub(crate) use subscription::SubscriptionId;
+use subscription::{Formats, Source, Subscription};
 
-use crate::inbox::{Inbox, Note};
+use crate::inbox::{Inbox, Inboxes, Note};
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::outbox::Outbox;
+use crate::queue::{self, Queues};
+use crate::session::{self, Sessions};
+use crate::states::States;
 use crate::tail::Tail;
 use crate::trie::{Entry, Trie};
 use crate::wheel::Wheel;
@@ -41,8 +56,10 @@ pub struct ShardConfig {
     pub index: usize,
     /// The log.
     pub engine: Arc<dyn Engine>,
-    /// Its inbox.
-    pub inbox: Arc<Inbox>,
+    /// Everybody's inboxes; its own has its number.
+    pub inboxes: Arc<Inboxes>,
+    /// What the engine kept of the sessions and queues whose home it is: see [`crate::states_by_home`].
+    pub states: Vec<(ByteString, Bytes)>,
     /// The head of the log when the inbox was empty: everything after it comes, or has come, through the inbox.
     pub head: Offset,
     /// Time.
@@ -62,6 +79,7 @@ pub struct Shard {
     index: usize,
     engine: Arc<dyn Engine>,
     inbox: Arc<Inbox>,
+    inboxes: Arc<Inboxes>,
     clock: Arc<dyn Clock>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
@@ -80,10 +98,26 @@ pub struct Shard {
     read_queue: VecDeque<subscription::SubscriptionId>,
     /// Subscriptions whose scan of the tail was put off, for the sake of the others on this shard.
     scans: VecDeque<subscription::SubscriptionId>,
+    /// Subscriptions that end with what the feed is still to bring.
+    awaiting_feed: Vec<subscription::SubscriptionId>,
     /// How many filters may still be tried on messages of the tail in this turn.
     scan_left: usize,
     /// Connections whose outbox or state changed since they were last taken.
     dirty: Vec<ConnectionId>,
+    /// Connections whose conversation kept a message and is to be told that the others are through.
+    held: Vec<ConnectionId>,
+    sessions: Sessions,
+    queues: Queues,
+    /// How often a queue of this shard got its first member.
+    sittings: u64,
+    /// What this shard's queues and members have for each other.
+    own_notes: VecDeque<Note>,
+    /// What of them, and of the queues, is to be written.
+    states: States,
+    /// Wills that are to be published.
+    due_wills: VecDeque<DueWill>,
+    /// Set while the log has no room for them: when to try again.
+    wills_retry_at: Option<Tick>,
     /// Commands that conversations gave and that are not yet carried out.
     commands: VecDeque<(ConnectionId, Command)>,
     /// Scratch, kept for its memory.
@@ -98,12 +132,13 @@ impl Shard {
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let scan_left = config.limits.tail_scan_max;
-        Self {
+        let mut shard = Self {
             index: config.index,
             tail: Tail::new(config.head, config.limits.tail_bytes_max),
             wheel: Wheel::new(config.clock.tick()),
             engine: config.engine,
-            inbox: config.inbox,
+            inbox: config.inboxes.of(config.index),
+            inboxes: config.inboxes,
             clock: config.clock,
             limits: config.limits,
             metrics: config.metrics,
@@ -117,13 +152,34 @@ impl Shard {
             pending: Pending::default(),
             read_queue: VecDeque::new(),
             scans: VecDeque::new(),
+            awaiting_feed: Vec::new(),
             scan_left,
             dirty: Vec::new(),
+            held: Vec::new(),
+            sessions: Sessions::default(),
+            queues: Queues::default(),
+            sittings: 0,
+            own_notes: VecDeque::new(),
+            states: States::default(),
+            due_wills: VecDeque::new(),
+            wills_retry_at: None,
             commands: VecDeque::new(),
             notes: VecDeque::new(),
             matched: Vec::new(),
             due: Vec::new(),
             own_frames: Vec::new(),
+        };
+        for (name, value) in config.states {
+            shard.restore(name, &value);
+        }
+        shard
+    }
+
+    fn restore(&mut self, name: ByteString, value: &Bytes) {
+        if session::is_session(&name) {
+            self.restore_session(name, value);
+        } else if queue::is_queue(&name) {
+            self.restore_queue(name, value);
         }
     }
 
@@ -135,7 +191,8 @@ impl Shard {
         principal: Arc<Principal>,
         head: Bytes,
     ) -> ConnectionId {
-        self.serial = self.serial.wrapping_add(1);
+        // Zero is nobody's.
+        self.serial = self.serial.wrapping_add(1).max(1);
         let origin = Origin(self.next_random());
         let counts = &self.metrics.protocols[conversation.protocol().index()];
         counts.connections.add(1);
@@ -175,7 +232,12 @@ impl Shard {
         if self.connection(id).is_none() {
             return;
         }
+        self.tell_closed(id);
+        self.settle();
         let connection = self.connections.remove(id.index as usize);
+        if let Some(session) = connection.session {
+            self.leave_session(session);
+        }
         self.metrics.protocols[connection.protocol.index()]
             .connections
             .sub(1);
@@ -183,6 +245,18 @@ impl Shard {
             self.remove_subscription(subscription);
         }
         self.start_reads();
+        self.settle();
+    }
+
+    /// Forgets all connections, and hands what is still to be written to the log: the server ends.
+    pub fn close(&mut self) {
+        let open: Vec<ConnectionId> = self.connections().collect();
+        for id in open {
+            self.disconnect(id);
+        }
+        self.close_queues();
+        self.states.hurry();
+        self.write_states();
     }
 
     /// Says goodbye to a connection: at the end of its conversation's farewell it ends by itself.
@@ -222,9 +296,9 @@ impl Shard {
         if ended || connection.outbox.cost() > low_water || connection.blocked == 0 {
             return;
         }
-        for index in 0..self.connections[id.index as usize].subscriptions.len() {
-            let subscription = self.connections[id.index as usize].subscriptions[index];
-            self.unblock(subscription);
+        // One that goes on may end by that.
+        for subscription in connection.subscriptions.clone() {
+            self.resume(subscription, Source::Blocked);
         }
         self.settle();
     }
@@ -238,7 +312,7 @@ impl Shard {
                 connection.id == id
                     && connection.ended == Ended::No
                     && connection.outbox.cost() < self.limits.outbox_bytes_max
-                    && connection.publishes_in_flight < self.limits.publishes_in_flight_max
+                    && connection.in_flight < self.limits.publishes_in_flight_max
             })
     }
 
@@ -273,15 +347,22 @@ impl Shard {
         let mut notes = std::mem::take(&mut self.notes);
         self.inbox.take(&mut notes);
         for note in notes.drain(..) {
-            match note {
-                Note::Batch(batch) => self.fan_out(batch),
-                Note::Lagged(lagged) => self.fall_behind(&lagged),
-                Note::Answer(token, answer) => self.answered(token, answer),
-            }
+            self.take_note(note);
         }
         self.notes = notes;
+        self.feed_advanced();
         self.resume_scans();
         self.settle();
+    }
+
+    fn take_note(&mut self, note: Note) {
+        match note {
+            Note::Batch(batch) => self.fan_out(batch),
+            Note::Lagged(lagged) => self.fall_behind(&lagged),
+            Note::Answer(token, answer) => self.answered(token, answer),
+            Note::Request(key, member, request) => self.requested(&key, member, request),
+            Note::Told(subscription, told) => self.told(subscription, told),
+        }
     }
 
     /// Fires the timers that are due.
@@ -311,13 +392,20 @@ impl Shard {
             }
         }
         self.due = due;
+        self.tick_sessions(now);
+        self.tick_queues(now);
         self.start_reads();
         self.settle();
     }
 
     /// When [`Shard::tick`] is needed next.
     pub fn next_tick(&self) -> Option<Tick> {
-        let timers = self.wheel.next();
+        let timers = [
+            self.wheel.next(),
+            self.sessions_next_tick(),
+            self.queues.next_due(),
+        ];
+        let timers = timers.into_iter().flatten().min();
         if self.read_queue.is_empty() || self.pending.reads > 0 {
             return timers;
         }

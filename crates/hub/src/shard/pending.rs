@@ -1,11 +1,15 @@
 //! What waits for an answer of the engine.
 
+use bytestring::ByteString;
 use slab::Slab;
 use tidings_ports::{Gap, Page, Tag};
-use tidings_types::{Receipt, Refusal};
+use tidings_types::{Draft, Offset, Receipt, Refusal};
 
 use super::connection::ConnectionId;
 use super::subscription::SubscriptionId;
+use crate::gate::Admitted;
+use crate::queue::QueueId;
+use crate::states::Written;
 
 /// Called with the answer to a publish that no conversation made.
 pub type PublishReply = Box<dyn FnOnce(Result<Vec<Receipt>, Refusal>)>;
@@ -15,10 +19,28 @@ pub(super) type PageReply = Box<dyn FnOnce(Result<Page, Refusal>)>;
 
 /// Who waits.
 pub(super) enum Waiter {
-    Publish(ConnectionId, Tag),
+    Publish {
+        id: ConnectionId,
+        tag: Tag,
+        /// The state that is written with it.
+        state: Option<ByteString>,
+    },
     LocalPublish(PublishReply),
+    States(Vec<Written>),
+    Will(Box<DueWill>),
     Page(SubscriptionId),
     LocalRead(PageReply),
+    /// Of a queue: its returned messages, from this one on.
+    Fetch(QueueId, Offset),
+}
+
+/// A will that is to be published now.
+pub(super) struct DueWill {
+    /// The session's record, from which it is taken when it is published.
+    pub key: ByteString,
+    /// Which of the session's wills.
+    pub id: u64,
+    pub draft: Admitted<Draft>,
 }
 
 /// Waiters by token. The engine answers every submission and read that it took exactly once, so a slot is

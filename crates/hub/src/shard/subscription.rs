@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tidings_ports::{Framing, Start, SubscriptionKey, Tag};
 use tidings_types::{FrameFormat, Message, Offset, TopicFilter};
 
 use super::connection::ConnectionId;
+use crate::queue::QueueId;
 use crate::trie::Place;
 
 /// Names a subscription within its shard; never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SubscriptionId {
+pub(crate) struct SubscriptionId {
     pub index: u32,
     pub serial: u32,
 }
@@ -27,6 +29,10 @@ pub(super) enum Source {
     Reading,
     /// From where it stopped, once its outbox has room.
     Blocked,
+    /// From where it stopped, once its conversation takes more.
+    Paused,
+    /// From a work queue, which hands it what it takes.
+    Member,
 }
 
 /// What the first read has to find out.
@@ -42,9 +48,24 @@ pub(super) enum First {
     Retained,
 }
 
+/// What a member knows of its work queue.
+#[derive(Debug)]
+pub(super) struct Membership {
+    /// The queue's.
+    pub key: ByteString,
+    pub home: usize,
+    /// Of the command that joined.
+    pub tag: Tag,
+}
+
 pub(super) struct Subscription {
     pub id: SubscriptionId,
+    /// Nobody's, if it is a work queue's cursor.
     pub connection: ConnectionId,
+    /// Set if it is the cursor of a work queue.
+    pub queue: Option<QueueId>,
+    /// Set if its messages come from a work queue.
+    pub membership: Option<Box<Membership>>,
     pub key: SubscriptionKey,
     pub filters: Arc<[TopicFilter]>,
     /// Where each filter stands in the trie.
@@ -57,8 +78,17 @@ pub(super) struct Subscription {
     pub start: Offset,
     /// `start <= cursor`, but for retained messages.
     pub cursor: Offset,
+    /// What matches after this need not be delivered by another subscription of the connection.
+    /// `start <= covers_after`
+    pub covers_after: Offset,
     /// Live-only messages that passed while this was not live, if any.
     pub live_only: Option<LiveOnly>,
+    /// Set if it ends as soon as everything up to here, and up to the tail's head, was offered.
+    pub ends_at: Option<Offset>,
+    /// Set while a page is being read that was asked for with other filters: it counts up to here.
+    pub altered_at: Option<Offset>,
+    /// Messages of the next page; less than the limit for a conversation that takes few at a time.
+    pub page_messages: usize,
 }
 
 /// The first and the last message, of topics that are in no log, that a subscription was not offered live.
@@ -99,7 +129,16 @@ pub(super) enum SlotFraming {
 #[derive(Default)]
 pub(super) struct Formats {
     known: Vec<&'static dyn FrameFormat>,
-    frames: Vec<Option<Bytes>>,
+    frames: Vec<SharedFrame>,
+}
+
+/// What is known of the current message's frame in one format.
+#[derive(Clone)]
+enum SharedFrame {
+    Unknown,
+    /// There is none for everybody.
+    Each,
+    All(Bytes),
 }
 
 impl Formats {
@@ -113,20 +152,32 @@ impl Formats {
             .position(|known| known.id() == format.id());
         SlotFraming::Shared(known.unwrap_or_else(|| {
             self.known.push(format);
-            self.frames.push(None);
+            self.frames.push(SharedFrame::Unknown);
             self.known.len() - 1
         }))
     }
 
     /// Forgets the frames of the last message.
     pub fn next_message(&mut self) {
-        self.frames.fill(None);
+        self.frames.fill(SharedFrame::Unknown);
     }
 
-    /// The message's frame, looked up in the message once and from then on here.
-    pub fn frame(&mut self, slot: usize, message: &Message) -> &Bytes {
-        let format = self.known[slot];
-        self.frames[slot].get_or_insert_with(|| message.frame(format))
+    /// The message's frame, looked up in the message once and from then on here; `None` if the format shares
+    /// none for this message.
+    pub fn frame(&mut self, slot: usize, message: &Message) -> Option<&Bytes> {
+        let frame = &mut self.frames[slot];
+        if let SharedFrame::Unknown = frame {
+            let format = self.known[slot];
+            *frame = if format.is_shared(message) {
+                SharedFrame::All(message.frame(format))
+            } else {
+                SharedFrame::Each
+            };
+        }
+        match frame {
+            SharedFrame::All(frame) => Some(frame),
+            _ => None,
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The real log's core as an engine whose every step the simulation takes itself.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use tidings_log::storage::SimStorage;
 use tidings_log::{LogConfig, LogCore};
 use tidings_ports::{
@@ -20,6 +23,8 @@ pub struct SimEngine {
     epoch: Epoch,
     submissions: Mutex<VecDeque<Submission>>,
     reads: Mutex<VecDeque<(ReadRequest, ReplyTo)>>,
+    /// Whether every submission is refused for now.
+    busy: AtomicBool,
 }
 
 impl SimEngine {
@@ -31,6 +36,7 @@ impl SimEngine {
             core: Mutex::new(core),
             submissions: Mutex::default(),
             reads: Mutex::default(),
+            busy: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +81,10 @@ impl SimEngine {
         self.core.lock().unwrap().read(request)
     }
 
+    pub fn be_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
     pub fn waits(&self) -> bool {
         !self.submissions.lock().unwrap().is_empty() || !self.reads.lock().unwrap().is_empty()
     }
@@ -91,7 +101,7 @@ impl Engine for SimEngine {
 
     fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
         let mut waiting = self.submissions.lock().unwrap();
-        if waiting.len() >= SUBMISSIONS_MAX {
+        if waiting.len() >= SUBMISSIONS_MAX || self.busy.load(Ordering::Relaxed) {
             return Err(SubmitError::Busy);
         }
         waiting.push_back(submission);
@@ -107,6 +117,10 @@ impl Engine for SimEngine {
         Ok(())
     }
 
+    fn states(&self) -> Vec<(ByteString, Bytes)> {
+        self.core.lock().unwrap().states()
+    }
+
     fn topics(&self, _query: &TopicsQuery) -> TopicsPage {
         TopicsPage::default()
     }
@@ -116,7 +130,7 @@ impl Engine for SimEngine {
     }
 
     fn stats(&self) -> EngineStats {
-        EngineStats::default()
+        self.core.lock().unwrap().stats()
     }
 
     fn close(&self) {}

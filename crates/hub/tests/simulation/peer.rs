@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tidings_ports::{
-    Command, Conversation, Event, Framing, GapReason, Start, SubscriptionKey, Tag, Turn,
+    Command, Conversation, Delivery, Event, Framed, Framing, GapReason, Start, SubscriptionKey,
+    Tag, Turn, Until,
 };
 use tidings_types::{Cursor, Draft, Epoch, FrameFormat, Message, Offset, Protocol, TopicFilter};
 
@@ -153,12 +154,15 @@ impl Conversation for TestConversation {
                     Framing::Shared(&SHARED)
                 },
                 echo: true,
+                until: Until::Ended,
+                group: None,
             });
         }
         for (tag, draft) in self.drafts.drain(..) {
             turn.commands.push(Command::Publish {
                 tag: Tag(tag),
                 drafts: vec![draft],
+                save: None,
             });
         }
     }
@@ -185,18 +189,19 @@ impl Conversation for TestConversation {
             },
             Event::Refused { tag, .. } => Record::Refused { tag: tag.0 },
             Event::Lost { .. } => Record::Lost,
-            Event::Unsubscribed { .. } | Event::Drain { .. } | Event::PeerFinished => return,
+            _ => return,
         };
         turn.frames.push(record.bytes());
     }
 
     fn tick(&mut self, _turn: &mut Turn<'_>) {}
 
-    fn frame(&mut self, _key: SubscriptionKey, message: &Message, frames: &mut Vec<Bytes>) {
+    fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed {
         // In two pieces, as protocols with a head for each subscriber do.
-        let mut record = record_of(message).bytes();
+        let mut record = record_of(delivery.message).bytes();
         frames.push(record.split_to(3));
         frames.push(record);
+        Framed::Put
     }
 }
 

@@ -15,15 +15,27 @@ use tidings_ports::{
     Commit, Engine, EngineHealth, Feed, ManualClock, ReadFrom, ReadRequest, Start,
 };
 use tidings_types::{
-    Cursor, Draft, Durability, Limits, Offset, Principal, Receipt, Refusal, RefusalCode, Retention,
-    RetentionRules, Storage, Timestamp, Topic, TopicFilter,
+    Cursor, Draft, Durability, Limits, Offset, Principal, Receipt, Refusal, RefusalCode, Storage,
+    Timestamp, Topic, TopicFilter,
 };
 
+use self::queues::Workshop;
+use self::sessions::{Client, Wills};
+use self::settings::rules;
+pub use self::tally::Tally;
+use self::tally::count_metrics;
 use super::engine::SimEngine;
-use super::model::{FEW, Model, TOPICS, View};
+use super::model::{Model, TOPICS, View};
 use super::peer::{self, RECORD_BYTES, Record, TestConversation, Wish};
 
+mod queues;
+mod sessions;
+mod settings;
+mod tally;
+
 const SHARDS: usize = 2;
+/// Single filters, for sessions that alter theirs.
+pub const FILTER_CHOICES: [&str; 6] = ["d/#", "d/a", "m/#", "few/#", "+/a", "d/+"];
 const FILTERS: [&[&str]; 10] = [
     &["#"],
     &["d/#"],
@@ -36,48 +48,6 @@ const FILTERS: [&[&str]; 10] = [
     &["+/a"],
     &["d/a", "d/#", "few/a"],
 ];
-
-/// How often things happened.
-#[derive(Clone, Debug, Default)]
-pub struct Tally(BTreeMap<&'static str, u64>);
-
-impl Tally {
-    fn count(&mut self, what: &'static str, n: u64) {
-        *self.0.entry(what).or_default() += n;
-    }
-
-    pub fn add(&mut self, other: &Self) {
-        for (what, n) in &other.0 {
-            self.count(what, *n);
-        }
-    }
-
-    /// Everything that the simulation is about must have happened.
-    pub fn check(&self) {
-        for what in [
-            "delivered",
-            "caught up",
-            "lagged",
-            "inbox overflow",
-            "crash",
-            "kill",
-            "sync failure",
-            "full",
-            "busy",
-            "gap: retention",
-            "gap: live-only",
-            "gap: restart",
-            "gap: unknown",
-            "replayed",
-            "two subscriptions",
-        ] {
-            assert!(
-                self.0.get(what).is_some_and(|n| *n > 0),
-                "never happened: {what} ({self:?})"
-            );
-        }
-    }
-}
 
 struct Peer {
     wish: Wish,
@@ -105,6 +75,9 @@ pub struct World {
     head: Arc<AtomicU64>,
     model: Model,
     peers: Vec<Peer>,
+    clients: Vec<Client>,
+    wills: Wills,
+    workshop: Workshop,
     next_id: u64,
     /// Published and not acknowledged, by id.
     unacknowledged: BTreeMap<u64, Topic>,
@@ -113,42 +86,6 @@ pub struct World {
     acknowledged: BTreeMap<u64, Offset>,
     replies: Replies,
     tally: Tally,
-}
-
-fn rules() -> RetentionRules {
-    let unlimited = Retention {
-        storage: Storage::Durable,
-        age_max: None,
-        bytes_max: None,
-        per_topic_max: None,
-    };
-    let rule = |filter: &str, retention| (TopicFilter::new(filter.to_owned()).unwrap(), retention);
-    RetentionRules {
-        rules: vec![
-            rule(
-                "m/#",
-                Retention {
-                    storage: Storage::Memory,
-                    ..unlimited
-                },
-            ),
-            rule(
-                "n/#",
-                Retention {
-                    storage: Storage::None,
-                    ..unlimited
-                },
-            ),
-            rule(
-                "few/#",
-                Retention {
-                    per_topic_max: Some(FEW),
-                    ..unlimited
-                },
-            ),
-        ],
-        default: unlimited,
-    }
 }
 
 impl World {
@@ -184,6 +121,9 @@ impl World {
             head: Arc::default(),
             model: Model::default(),
             peers: Vec::new(),
+            clients: Vec::new(),
+            wills: Wills::default(),
+            workshop: Workshop::default(),
             next_id: 1,
             unacknowledged: BTreeMap::new(),
             in_flight: HashSet::new(),
@@ -221,12 +161,14 @@ impl World {
         for shard in std::mem::take(&mut self.shards) {
             count_metrics(&mut self.tally, shard.metrics());
         }
-        for index in 0..SHARDS {
+        let homes = tidings_hub::states_by_home(&*self.engine, SHARDS);
+        for (index, states) in homes.into_iter().enumerate() {
             let seed = self.pick(u64::MAX);
             self.shards.push(Shard::new(ShardConfig {
                 index,
                 engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
-                inbox: self.inboxes.of(index),
+                inboxes: Arc::clone(&self.inboxes),
+                states,
                 head: self.engine.head(),
                 clock: self.clock.clone(),
                 limits: Arc::clone(&self.limits),
@@ -238,6 +180,11 @@ impl World {
     }
 
     pub fn step(&mut self) {
+        match self.pick(8) {
+            0..2 => return self.step_client(),
+            2 => return self.step_worker(),
+            _ => {}
+        }
         match self.pick(100) {
             0..30 => self.publish(),
             30..45 => {
@@ -500,6 +447,8 @@ impl World {
         for peer in &mut self.peers {
             peer.at = None;
         }
+        self.lose_clients();
+        self.lose_workers();
         self.replies.borrow_mut().clear();
         self.in_flight.clear();
         self.model.run += 1;
@@ -536,7 +485,7 @@ impl World {
                     assert_eq!(entry.id, id);
                     continue;
                 }
-                let published = self.unacknowledged.contains_key(&id);
+                let published = self.unacknowledged.contains_key(&id) || self.wills.is_one(id);
                 assert!(published, "never published: {id}");
                 self.model
                     .add(message.offset.0, message.topic.clone(), id, message.storage);
@@ -567,7 +516,10 @@ impl World {
                 self.connect(at);
             }
         }
+        let mut quiet = 0;
         for _ in 0..20_000 {
+            self.gather_clients();
+            self.gather_workers();
             let retry: Vec<u64> = self
                 .unacknowledged
                 .keys()
@@ -590,12 +542,26 @@ impl World {
             for at in 0..self.peers.len() {
                 moved |= self.drain(at);
             }
+            moved |= self.serve_clients();
+            moved |= self.serve_workers();
             self.take_replies();
-            if !moved && !self.engine.waits() && self.unacknowledged.is_empty() && self.is_live() {
+            let rests = !moved && !self.engine.waits();
+            quiet = if rests && self.unacknowledged.is_empty() && self.is_live() {
+                quiet + 1
+            } else {
+                0
+            };
+            // What was busy is tried again by a timer.
+            if quiet > 5 {
                 return;
             }
         }
-        panic!("the world did not come to rest");
+        panic!(
+            "the world did not come to rest: waits {}, unacknowledged {}, live {}",
+            self.engine.waits(),
+            self.unacknowledged.len(),
+            self.is_live()
+        );
     }
 
     fn is_live(&self) -> bool {
@@ -615,6 +581,8 @@ impl World {
                 view.check_end(&self.model);
             }
         }
+        self.check_clients();
+        self.check_workers();
     }
 }
 
@@ -666,10 +634,4 @@ fn take_record(
     if let [view] = &mut peer.views[..] {
         view.take(record, model);
     }
-}
-
-fn count_metrics(tally: &mut Tally, metrics: &Metrics) {
-    tally.count("lagged", metrics.lagged.get());
-    tally.count("inbox overflow", metrics.inbox_overflows.get());
-    tally.count("caught up", metrics.caught_up.get());
 }

@@ -12,7 +12,7 @@ use tidings_types::{Storage as Class, Topic};
 
 use crate::keys::newest_keys;
 use crate::meta::{load_keys, store_keys};
-use crate::record::{self, BATCH_LEN, BatchHead, kind, open_head, open_record};
+use crate::record::{self, BATCH_LEN, BatchHead, open_head, open_record};
 use crate::recovery::{Scanned, index_content};
 use crate::segment::{
     HEADER_LEN, Header, Index, KeyMark, MARK_MS, Posting, Segment, index_name, segment_name,
@@ -339,10 +339,9 @@ impl Keeper {
             let mut bytes = vec![0; posting.len as usize];
             let position = u64::from(posting.position);
             segment.file.read_at(&mut bytes, position)?;
-            let time = open_record(&bytes).and_then(|(kind, body, _)| {
-                let head = open_head(body)?;
-                let sound = kind == kind::MESSAGE && head.offset == posting.offset;
-                Ok(sound.then_some(head.time))
+            let time = open_record(&bytes).and_then(|(kind, content, _)| {
+                let head = open_head(kind, content)?;
+                Ok((head.offset == posting.offset).then_some(head.time))
             });
             let Ok(Some(time)) = time else {
                 count(&self.shared.counters.read_errors, 1);

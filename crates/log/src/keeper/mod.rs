@@ -11,13 +11,14 @@ mod retention;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tidings_types::{Durability, Storage as Class, Topic};
 
 use crate::segment::{FileIndex, Identity, Index, Segment, encode_index, index_name};
 use crate::state::{Chain, Shared, State, count};
-use crate::storage::{is_full, replace};
+use crate::states::keep_snapshot;
+use crate::storage::{StorageFile, is_full, replace};
 
 /// Once in so many rounds what seldom changes is looked at again.
 const SELDOM: u64 = 64;
@@ -69,6 +70,7 @@ impl Keeper {
         // The directory is not ours any more after a failure: what is on it is for an operator to look at.
         if !self.shared.is_failed() {
             self.write_indexes();
+            keep_snapshot(&self.shared);
         }
         for class in [Class::Durable, Class::Memory] {
             if !self.shared.is_failed() {
@@ -82,7 +84,7 @@ impl Keeper {
         if self.shared.config.durability != Durability::Os || self.shared.is_failed() {
             return;
         }
-        let open = {
+        let segment = {
             let state = self.shared.state();
             let active = state.durable.active.as_ref();
             active.map(|a| {
@@ -94,9 +96,21 @@ impl Keeper {
                 )
             })
         };
-        let Some((name, file, len, synced)) = open else {
+        // After the segment, as states may be kept without the messages of their submission, not the reverse: every
+        // change that belongs to a message of that segment is in this journal, or in one that is synced.
+        let journal = self.shared.states().active.clone();
+        if let Some(journal) = journal {
+            self.sync_file(&journal.name, &*journal.file, journal.len, &journal.synced);
+        }
+        if let Some((name, file, len, synced)) = segment {
+            self.sync_file(&name, &*file, len, &synced);
+        }
+    }
+
+    fn sync_file(&self, name: &str, file: &dyn StorageFile, len: u32, synced: &AtomicU32) {
+        if self.shared.is_failed() {
             return;
-        };
+        }
         if synced.load(Ordering::Acquire) >= len {
             return;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidings_types::{Storage as Class, Topic, TopicFilter};
 
-use crate::record::{FRAME_LEN, kind, open_head, open_record};
+use crate::record::{FRAME_LEN, is_message, open_head, open_record};
 use crate::segment::{Entry, Index, MemoryIndex, Posting, Segment, mark_before};
 use crate::state::{Active, State};
 use crate::table::{Floor, Table};
@@ -266,13 +266,13 @@ impl Reader<'_> {
             self.budget = self.budget.saturating_sub(len as u64);
             let mut used = 0;
             while let Some(record) = whole_record(&bytes[used..]) {
-                let (kind, body, _) = open_record(record).map_err(|invalid| Trouble {
+                let (kind, content, _) = open_record(record).map_err(|invalid| Trouble {
                     file: segment.name.clone(),
                     offset: at + used as u64,
                     what: invalid.0.to_owned(),
                 })?;
-                if kind == kind::MESSAGE
-                    && let Ok(head) = open_head(body)
+                if is_message(kind)
+                    && let Ok(head) = open_head(kind, content)
                 {
                     let posting = Posting {
                         offset: head.offset,

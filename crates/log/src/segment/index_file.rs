@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use tidings_types::{Topic, TopicFilter};
 
-use crate::codec::{Input, put_bytes, put_varint};
 use crate::storage::{StorageFile, read_all};
+use tidings_types::codec::{Input, put_bytes, put_varint};
 
 use super::memory_index::MemoryIndex;
 use super::{Entry, KeyMark, Mark, Posting, RetainMark};

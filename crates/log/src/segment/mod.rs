@@ -24,9 +24,9 @@ use std::sync::{Arc, Mutex};
 
 use tidings_types::{Topic, TopicFilter};
 
-use crate::codec::Input;
 use crate::error::OpenError;
 use crate::storage::StorageFile;
+use tidings_types::codec::Input;
 
 pub(crate) const HEADER_LEN: u32 = 64;
 /// The version of everything in the data directory.

@@ -1,7 +1,7 @@
 //! Reading a segment file from front to back: at recovery, and to check it.
 
 use crate::record::{
-    BATCH_LEN, BatchHead, FRAME_LEN, Invalid, MessageHead, kind, open_batch, open_head,
+    BATCH_LEN, BatchHead, FRAME_LEN, Invalid, MessageHead, is_message, kind, open_batch, open_head,
     open_number, open_record,
 };
 
@@ -73,7 +73,7 @@ fn scan_batch(
     while at < body.len() {
         let (kind, content, len) = open_record(&body[at..])?;
         let message = match kind {
-            kind::MESSAGE => Some(open_head(content)?),
+            kind if is_message(kind) => Some(open_head(kind, content)?),
             _ => None,
         };
         records.push((kind, content, at, len, message));

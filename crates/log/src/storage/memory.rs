@@ -50,6 +50,10 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn is_volatile(&self) -> bool {
+        true
+    }
+
     fn describe(&self, name: &str) -> String {
         format!("{name} (in memory)")
     }

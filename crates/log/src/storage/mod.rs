@@ -50,6 +50,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renamings and removals survive a crash.
     fn sync_names(&self) -> io::Result<()>;
+    /// Whether nothing of it outlives the process, so that writing what is in memory anyway is for nothing.
+    fn is_volatile(&self) -> bool {
+        false
+    }
     /// A file's name as an operator knows it, for messages.
     fn describe(&self, name: &str) -> String;
 }

@@ -1,5 +1,6 @@
 //! Short words for the tests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tidings_log::storage::SimStorage;
 use tidings_log::{LogConfig, LogCore, OpenError};
 use tidings_ports::{
     Answer, Commit, ManualClock, Page, PublishError, ReadError, ReadFrom, ReadRequest, ReplyTo,
-    Submission,
+    StateChange, Submission,
 };
 use tidings_types::{Draft, Offset, Receipt, Retention, Storage, Timestamp, Topic, TopicFilter};
 
@@ -71,7 +72,23 @@ pub fn keyed(name: &str, payload: &str, key: &str) -> Draft {
 pub fn submission(drafts: Vec<Draft>) -> Submission {
     Submission {
         drafts,
-        reply: REPLY,
+        states: Vec::new(),
+        reply: Some(REPLY),
+    }
+}
+
+/// A new value for a name.
+pub fn set(name: &str, value: &str) -> StateChange {
+    StateChange {
+        name: name.into(),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+    }
+}
+
+pub fn forget(name: &str) -> StateChange {
+    StateChange {
+        name: name.into(),
+        value: None,
     }
 }
 
@@ -138,6 +155,33 @@ impl Log {
 
     pub fn try_publish(&mut self, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {
         receipts(self.core().append(vec![submission(drafts)]))
+    }
+
+    /// Publishes drafts, perhaps none, together with changes of states.
+    pub fn try_save(
+        &mut self,
+        drafts: Vec<Draft>,
+        states: Vec<StateChange>,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        let whole = Submission {
+            states,
+            ..submission(drafts)
+        };
+        receipts(self.core().append(vec![whole]))
+    }
+
+    pub fn save(&mut self, states: Vec<StateChange>) {
+        assert_eq!(self.try_save(Vec::new(), states), Ok(Vec::new()));
+    }
+
+    /// Every state, by name.
+    pub fn states(&mut self) -> BTreeMap<String, String> {
+        let text = |value: &Bytes| str::from_utf8(value).unwrap().to_owned();
+        let states = self.core().states();
+        let states = states
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)));
+        states.collect()
     }
 
     pub fn publish(&mut self, name: &str, payload: &str) -> u64 {

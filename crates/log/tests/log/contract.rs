@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidings_log::storage::Faults;
 use tidings_ports::{EngineHealth, PublishError, ReadFrom, TopicsQuery};
-use tidings_types::{Durability, Offset, Storage, TopicFilter};
+use tidings_types::{Draft, Durability, Offset, Qos, Storage, TopicFilter};
 
 use super::common::*;
 
@@ -413,4 +413,55 @@ fn a_disk_stays_full_until_something_is_written_to_it() {
     log.disk.set_faults(Faults::default());
     log.publish("t", "x");
     assert_eq!(log.core().health(), EngineHealth::Writable);
+}
+
+#[test]
+fn the_qos_of_a_message_is_kept_wherever_it_is_stored() {
+    let mut config = config(2_000);
+    rule(&mut config, "mem/#", stored(Storage::Memory));
+    let mut log = Log::new(config);
+    let levels = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
+    for name in ["d", "mem/a"] {
+        for qos in levels {
+            log.publish_draft(Draft {
+                qos,
+                ..retained(name, "x")
+            });
+        }
+    }
+    let qos = |log: &mut Log, filter: &str| {
+        let page = log.page(&[filter], earliest(0));
+        let read: Vec<Qos> = page.messages.iter().map(|message| message.qos).collect();
+        read
+    };
+    assert_eq!(qos(&mut log, "mem/a"), levels);
+    for _ in 0..2 {
+        assert_eq!(qos(&mut log, "d"), levels);
+        let from = ReadFrom::Retained { after: Offset(0) };
+        let page = log.page(&["d"], from);
+        assert_eq!(page.messages[0].qos, Qos::ExactlyOnce);
+        log.kill();
+    }
+    // Rewritten segments keep it, too.
+    let mut config = log.config.clone();
+    let one = tidings_types::Retention {
+        per_topic_max: Some(1),
+        ..keep_all()
+    };
+    rule(&mut config, "churn", one);
+    let mut log = Log::new(config);
+    log.publish_draft(Draft {
+        qos: Qos::AtMostOnce,
+        ..draft("kept", "x")
+    });
+    for number in 0..200 {
+        log.publish("churn", &format!("{number:050}"));
+    }
+    for _ in 0..3 {
+        log.core().keep();
+    }
+    assert!(log.files(".seg").len() < 5, "segments were compacted");
+    assert_eq!(qos(&mut log, "kept"), [Qos::AtMostOnce]);
+    log.kill();
+    assert_eq!(qos(&mut log, "kept"), [Qos::AtMostOnce]);
 }

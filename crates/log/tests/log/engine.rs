@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tidings_log::storage::{Faults, SimStorage};
 use tidings_log::{EmbeddedEngine, LogConfig};
 use tidings_ports::{
-    Answer, Commit, Engine, EngineHealth, Feed, Page, PublishError, ReadError, ReplyTo,
+    Answer, Commit, Engine, EngineHealth, Feed, Page, PublishError, ReadError, ReplyTo, Submission,
     SubmitError, SystemClock,
 };
 use tidings_types::Offset;
@@ -62,7 +62,7 @@ fn commits_come_in_order_with_all_answers_and_can_be_read_at_once() {
             std::thread::spawn(move || {
                 for at in 0..200u64 {
                     let mut wanted = submission(vec![draft(&format!("t/{number}"), "x")]);
-                    wanted.reply.token = at;
+                    wanted.reply = Some(ReplyTo { token: at, ..REPLY });
                     engine.submit(wanted).unwrap();
                 }
             })
@@ -160,6 +160,104 @@ fn over_the_bound_is_busy_at_once() {
     assert_eq!(read(), Err(ReadError::Busy));
     drop(go_on);
     engine.close();
+}
+
+#[test]
+fn changes_of_states_count_for_the_bound() {
+    let (entered_to, entered) = channel();
+    let (go_on, go_on_from) = channel();
+    let feed = Arc::new(Gate {
+        entered: Mutex::new(entered_to),
+        go_on: Mutex::new(go_on_from),
+    });
+    let mut config = config(10_000);
+    config.limits.submit_messages_max = 4;
+    config.limits.submit_bytes_max = 1_000;
+    let disk = Arc::new(SimStorage::default());
+    let clock = Arc::new(SystemClock::default());
+    let engine = EmbeddedEngine::open_on(disk, config, clock, feed).unwrap();
+    let states = |states| {
+        engine.submit(Submission {
+            states,
+            ..submission(Vec::new())
+        })
+    };
+    states(vec![set("a", "1")]).unwrap();
+    entered.recv().unwrap();
+    states(vec![set("a", &"x".repeat(500))]).unwrap();
+    let large = states(vec![set("b", &"x".repeat(500))]);
+    assert_eq!(large, Err(SubmitError::Busy), "bytes");
+    states(vec![set("b", "x"), forget("a")]).unwrap();
+    let many = states(vec![set("b", "x"), forget("a")]);
+    assert_eq!(many, Err(SubmitError::Busy), "count");
+    let draft = engine.submit(submission(vec![draft("t", "x")]));
+    assert_eq!(draft, Ok(()));
+    assert_eq!(engine.stats().queued, 4);
+    assert_eq!(engine.stats().busy, 2);
+    drop(go_on);
+    engine.close();
+    assert_eq!(engine.states(), [("b".into(), "x".into())]);
+}
+
+#[test]
+fn states_are_replaced_by_snapshots_under_load_and_all_is_there_afterwards() {
+    const NAMES: u64 = 50;
+    const ROUNDS: u64 = 100;
+    let disk = SimStorage::default();
+    let config = LogConfig {
+        states_slack_bytes: 1_000,
+        ..config(1 << 20)
+    };
+    let running = run(&disk, config.clone());
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let engine = Arc::clone(&running.engine);
+            std::thread::spawn(move || {
+                for at in 0..NAMES * ROUNDS {
+                    let name = format!("{writer}/{}", at % NAMES);
+                    let wanted = Submission {
+                        drafts: Vec::new(),
+                        states: vec![set(&name, &at.to_string())],
+                        // Only the last of each writer is waited for.
+                        reply: (at + 1 == NAMES * ROUNDS).then_some(REPLY),
+                    };
+                    engine.submit(wanted).unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    while answered < 4 {
+        let commit = running.commits.recv().unwrap();
+        assert!(commit.batch.is_none() && !commit.answers.is_empty());
+        answered += commit.answers.len();
+        assert_eq!(receipts(commit), Ok(Vec::new()));
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let expect: Vec<(String, String)> = (0..4)
+        .flat_map(|writer| (0..NAMES).map(move |name| (writer, name)))
+        .map(|(writer, name)| {
+            let newest = NAMES * (ROUNDS - 1) + name;
+            (format!("{writer}/{name}"), newest.to_string())
+        })
+        .collect();
+    let states = |engine: &EmbeddedEngine| {
+        let states = engine.states().into_iter();
+        let text = |value: &[u8]| str::from_utf8(value).unwrap().to_owned();
+        let mut states: Vec<_> = states.map(|(n, v)| (n.to_string(), text(&v))).collect();
+        states.sort();
+        states
+    };
+    let mut expect = expect;
+    expect.sort();
+    assert_eq!(states(&running.engine), expect);
+    assert_eq!(running.engine.stats().states, 4 * NAMES);
+    drop(running);
+    disk.reboot(1);
+    let again = run(&disk, config);
+    assert_eq!(states(&again.engine), expect);
 }
 
 #[test]

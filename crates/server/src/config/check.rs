@@ -46,7 +46,7 @@ pub fn check(layers: &mut Layers) {
     for relation in RELATIONS {
         check_relation(layers, relation);
     }
-    check_listener(layers);
+    check_listeners(layers);
     check_rules(layers);
 }
 
@@ -81,23 +81,33 @@ fn check_relation(layers: &mut Layers, relation: &Relation) {
 }
 
 /// A listener that other machines can reach needs credentials, or the word that none are wanted.
-fn check_listener(layers: &mut Layers) {
-    let key = "http.listen";
-    let source = layers.provenance.of(key).clone();
-    match layers.config.http {
-        None => layers.wrong(
-            key.to_owned(),
-            Some(r#""off""#.to_owned()),
-            source,
-            Reason::NothingListens,
-        ),
-        Some(address)
-            if !address.ip().to_canonical().is_loopback() && !layers.config.allow_anonymous =>
-        {
+fn check_listeners(layers: &mut Layers) {
+    let listeners = [
+        ("http.listen", layers.config.http),
+        ("mqtt.listen", layers.config.mqtt),
+    ];
+    for (key, address) in listeners {
+        let Some(address) = address else { continue };
+        if !address.ip().to_canonical().is_loopback() && !layers.config.allow_anonymous {
             let value = Some(format!("\"{address}\""));
+            let source = layers.provenance.of(key).clone();
             layers.wrong(key.to_owned(), value, source, Reason::OpenToAnyone);
         }
-        Some(_) => {}
+    }
+    if listeners.iter().all(|(_, address)| address.is_none()) {
+        let key = "http.listen";
+        let source = layers.provenance.of(key).clone();
+        let value = Some(r#""off""#.to_owned());
+        layers.wrong(key.to_owned(), value, source, Reason::NothingListens);
+    }
+    if let (Some(http), true) = (layers.config.http, layers.config.http == layers.config.mqtt)
+        && http.port() != 0
+    {
+        let key = "mqtt.listen";
+        let source = layers.provenance.of(key).clone();
+        let value = Some(format!("\"{http}\""));
+        let other = "http.listen";
+        layers.wrong(key.to_owned(), value, source, Reason::SameAddress { other });
     }
 }
 

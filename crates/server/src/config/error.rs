@@ -80,6 +80,11 @@ pub enum Reason {
     OpenToAnyone,
     /// No listener at all.
     NothingListens,
+    /// Another listener has the address.
+    SameAddress {
+        /// That listener.
+        other: &'static str,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -121,6 +126,7 @@ impl fmt::Display for Reason {
                 "refused: other machines can reach this address, and no credentials are configured",
             ),
             Self::NothingListens => f.write_str("nothing would listen"),
+            Self::SameAddress { other } => write!(f, "{other} has the same address"),
         }
     }
 }
@@ -157,7 +163,8 @@ impl Reason {
             Self::OpenToAnyone => {
                 "listen on 127.0.0.1 behind a proxy, or let anyone in with server.allow_anonymous = true (--allow-anonymous)".to_owned()
             }
-            Self::NothingListens => "give http.listen an address".to_owned(),
+            Self::NothingListens => "give http.listen or mqtt.listen an address".to_owned(),
+            Self::SameAddress { .. } => "give it another port".to_owned(),
         })
     }
 }

@@ -91,6 +91,12 @@ pub struct Config {
     pub websocket_compression: bool,
     /// Origins of pages that may open a WebSocket, besides the server's own; `*` is any. Lower case.
     pub websocket_origins: Vec<String>,
+    /// Where MQTT listens; `None` is nowhere.
+    pub mqtt: Option<SocketAddr>,
+    /// Whether `GET /mqtt` opens MQTT over WebSocket.
+    pub mqtt_websocket: bool,
+    /// Where MQTT 5 clients are sent when the server goes down (MQTT 5, 4.11).
+    pub mqtt_server_reference: Option<String>,
     /// Whether `GET /` serves the built-in page.
     pub page: bool,
     /// Where the log lives.
@@ -124,6 +130,9 @@ impl Default for Config {
             sse_gzip: true,
             websocket_compression: true,
             websocket_origins: Vec::new(),
+            mqtt: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
+            mqtt_websocket: true,
+            mqtt_server_reference: None,
             page: true,
             data: DataPlace::Dir(PathBuf::from("tidings-data")),
             durability: Durability::default(),

@@ -121,6 +121,10 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     ("sse", "Event streams."),
     ("websocket", "WebSocket connections."),
+    (
+        "mqtt",
+        "The MQTT listener, and MQTT over WebSocket on the HTTP listener.",
+    ),
     ("page", "The built-in page."),
     ("log", "The log that every message goes into."),
     (
@@ -177,6 +181,27 @@ pub static OPTIONS: &[OptionSpec] = &[
         |c| Slot::Origins(&mut c.websocket_origins),
     )
     .reloadable(),
+    option(
+        "mqtt.listen",
+        "Where MQTT listens (3.1, 3.1.1 and 5.0 over TCP).",
+        |c| Slot::Listener(&mut c.mqtt),
+    )
+    .flags(&[Flag::Value {
+        long: "mqtt",
+        name: "ADDR|off",
+    }]),
+    option(
+        "mqtt.websocket",
+        "Serve MQTT over WebSocket at `/mqtt` of the HTTP listener.",
+        |c| Slot::Flag(&mut c.mqtt_websocket),
+    ),
+    option(
+        "mqtt.server_reference",
+        "Where MQTT 5 clients are sent when this server goes down: `host`, `host:port`, or several \
+         of them with spaces between.",
+        |c| Slot::TextOrOff(&mut c.mqtt_server_reference),
+    )
+    .range(1, KIB),
     option("page.enabled", "Serve the built-in page at `/`.", |c| {
         Slot::Flag(&mut c.page)
     }),
@@ -347,7 +372,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     .range(1, 65_535),
     option(
         "limits.filters_per_subscription_max",
-        "Topic filters in one subscription.",
+        "Topic filters in one subscription, or of one MQTT session.",
         |c| Slot::Count((&mut c.limits.filters_per_subscription_max).into()),
     )
     .range(1, 100_000),
@@ -456,6 +481,18 @@ pub static OPTIONS: &[OptionSpec] = &[
     )
     .range(1_000, 30 * DAY),
     option(
+        "limits.sessions_max",
+        "Sessions in all, with and without a connection.",
+        |c| Slot::Count((&mut c.limits.sessions_max).into()),
+    )
+    .range(1, 1_000_000_000),
+    option(
+        "limits.session_bytes_max",
+        "What is kept of one session: its subscriptions and what it has not acknowledged.",
+        |c| Slot::Bytes((&mut c.limits.session_bytes_max).into()),
+    )
+    .range(KIB, 64 * MIB),
+    option(
         "limits.connections_max",
         "Connections in all; the open-file limit of the process may lower it.",
         |c| Slot::Count((&mut c.limits.connections_max).into()),
@@ -486,6 +523,32 @@ pub static OPTIONS: &[OptionSpec] = &[
         |c| Slot::Millis((&mut c.limits.stall_ms_max).into()),
     )
     .range(1_000, DAY),
+    option(
+        "limits.mqtt_window_max",
+        "Messages of QoS 1 and 2 that one MQTT client has unacknowledged; a client may take \
+         fewer (its Receive Maximum).",
+        |c| Slot::Count((&mut c.limits.mqtt_window_max).into()),
+    )
+    .range(1, 10_000),
+    option(
+        "limits.mqtt_topic_alias_max",
+        "Topic aliases of one MQTT 5 connection, in each direction.",
+        |c| Slot::Count((&mut c.limits.mqtt_topic_alias_max).into()),
+    )
+    .range(0, 65_535),
+    option(
+        "limits.mqtt_keep_alive_s_max",
+        "The longest keep alive of an MQTT 5 client, in seconds; 0 is whatever the client \
+         asks for.",
+        |c| Slot::Count((&mut c.limits.mqtt_keep_alive_s_max).into()),
+    )
+    .range(0, 65_535),
+    option(
+        "limits.session_expiry_s_max",
+        "How many seconds a session outlives its connection at most.",
+        |c| Slot::Count((&mut c.limits.session_expiry_s_max).into()),
+    )
+    .range(1, 4_294_967_294),
     option(
         "limits.close_ms_max",
         "From a close frame, or the last byte of a farewell, until the socket is closed.",

@@ -78,6 +78,8 @@ pub enum Slot<'a> {
     BytesOrOff(&'a mut Option<u64>),
     /// A number, or no bound.
     CountOrOff(&'a mut Option<u64>),
+    /// A text, or none.
+    TextOrOff(&'a mut Option<String>),
     /// An address to listen on, or none.
     Listener(&'a mut Option<SocketAddr>),
     /// A directory, or memory.
@@ -162,6 +164,17 @@ impl Slot<'_> {
             Self::SpanOrOff(_) | Self::BytesOrOff(_) | Self::CountOrOff(_) => {
                 self.set_bound(given, range)?;
             }
+            Self::TextOrOff(text) => {
+                **text = match given.text().ok_or_else(wrong)? {
+                    "off" => None,
+                    // A line end or a NUL is in none of the protocols' texts.
+                    given if given.contains(char::is_control) => return Err(wrong()),
+                    given => {
+                        within(given.len() as u64, range, |n| format!("{n} bytes"))?;
+                        Some(given.to_owned())
+                    }
+                }
+            }
             Self::Listener(listener) => {
                 **listener = if given.is_off() {
                     None
@@ -220,10 +233,12 @@ impl Slot<'_> {
             Self::SpanOrOff(Some(span)) => quoted(&millis_text(millis_of(*span))),
             Self::BytesOrOff(Some(bytes)) => bytes_toml(*bytes),
             Self::CountOrOff(Some(count)) => count.to_string(),
+            Self::TextOrOff(Some(text)) => quoted(text),
             Self::Listener(Some(address)) => quoted(&address.to_string()),
             Self::SpanOrOff(None)
             | Self::BytesOrOff(None)
             | Self::CountOrOff(None)
+            | Self::TextOrOff(None)
             | Self::Listener(None) => quoted("off"),
             Self::Place(place) => quoted(&place.to_string()),
             Self::Origins(list) => quoted_list(list),
@@ -254,6 +269,7 @@ impl Slot<'_> {
             Self::SpanOrOff(_) => "time or `off`".to_owned(),
             Self::BytesOrOff(_) => "size or `off`".to_owned(),
             Self::CountOrOff(_) => "whole number or `off`".to_owned(),
+            Self::TextOrOff(_) => "text or `off`".to_owned(),
             Self::Listener(_) => "address or `off`".to_owned(),
             Self::Place(_) => "directory or `memory`".to_owned(),
             Self::Origins(_) => "list of origins".to_owned(),
@@ -276,6 +292,7 @@ impl Slot<'_> {
             }
             Self::BytesOrOff(_) => "a size such as 64MiB or 10GiB, or off for no bound".to_owned(),
             Self::CountOrOff(_) => "a whole number, or off for no bound".to_owned(),
+            Self::TextOrOff(_) => "a text on one line, or off for none".to_owned(),
             Self::Listener(_) => {
                 "an address and port such as 127.0.0.1:8080 or [::1]:8080, or off".to_owned()
             }

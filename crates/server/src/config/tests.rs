@@ -274,7 +274,22 @@ fn what_is_wrong_is_refused_with_the_reason() {
             "limits.submit_messages_max = 10",
             "limits.submit_messages_max: below limits.batch_messages_max, which is 1000 (default)",
         ),
-        ("http.listen = 'off'", "http.listen: nothing would listen"),
+        (
+            "http.listen = 'off'\nmqtt.listen = 'off'",
+            "http.listen: nothing would listen",
+        ),
+        (
+            "mqtt.listen = '1883'\nhttp.listen = '1883'",
+            "mqtt.listen: http.listen has the same address",
+        ),
+        (
+            "mqtt.server_reference = ''",
+            "mqtt.server_reference: below the least value, 1 bytes",
+        ),
+        (
+            "mqtt.server_reference = \"a\\nb\"",
+            "mqtt.server_reference: not a value that this option takes",
+        ),
         ("retention = 5", "retention: there is no such option"),
         ("retention = [5]", "retention.: there is no such option"),
         (
@@ -383,19 +398,25 @@ fn listener_for_other_machines_needs_the_word_of_the_operator() {
         ("127.9.9.9:80", "false", true),
         ("[::1]:80", "false", true),
         ("[::ffff:127.0.0.1]:80", "false", true),
-        ("8080", "false", true),
+        ("9999", "false", true),
         ("0.0.0.0:80", "false", false),
         ("[::]:80", "false", false),
         ("192.168.1.1:80", "false", false),
         ("0.0.0.0:80", "true", true),
     ] {
-        let flags = [("http.listen", address), ("server.allow_anonymous", allow)];
-        let (_dir, inputs) = Case {
-            flags: &flags,
-            ..Case::default()
+        for listener in ["http.listen", "mqtt.listen"] {
+            let flags = [(listener, address), ("server.allow_anonymous", allow)];
+            let (_dir, inputs) = Case {
+                flags: &flags,
+                ..Case::default()
+            }
+            .inputs();
+            assert_eq!(
+                inputs.load().is_ok(),
+                accepted,
+                "{listener} {address} {allow}"
+            );
         }
-        .inputs();
-        assert_eq!(inputs.load().is_ok(), accepted, "{address} {allow}");
     }
 }
 
@@ -433,6 +454,7 @@ fn retention_rules_keep_their_order_and_take_the_rest_from_the_default() {
 fn printed_configuration_parses_back_to_the_same() {
     let changed = r##"
         http = { listen = "[::1]:1", cors_origins = ["*", "http://a"], compression = false }
+        mqtt = { listen = "off", websocket = false, server_reference = "b.example:1883 c.example" }
         log = { dir = 'a "quoted" \path', durability = "os" }
         limits = { message_bytes_max = 1001, heartbeat_ms = 15_001, tail_bytes_max = 0 }
         retention_default = { storage = "memory", age_max = "off", bytes_max = "off", per_topic_max = 7 }
@@ -466,6 +488,7 @@ fn printed_configuration_says_where_each_value_came_from() {
         ("shards = 2 # ", "environment TIDINGS_SERVER_SHARDS"),
         ("dir = \"memory\" # ", "flag --set log.dir"),
         ("listen = \"127.0.0.1:8080\" # ", "default"),
+        ("listen = \"127.0.0.1:1883\" # ", "default"),
     ] {
         let found = printed.lines().find(|found| found.starts_with(line));
         assert!(

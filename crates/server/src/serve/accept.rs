@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::Shared;
+use super::shard::Arrival;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -22,8 +23,39 @@ const REFUSED_MAX: usize = 64;
 /// After accepting failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What is spoken where a connection was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP, and what begins as HTTP.
+    Http,
+    /// MQTT.
+    Mqtt,
+}
+
+impl Spoken {
+    /// The option that says where it listens.
+    #[must_use]
+    pub const fn option(self) -> &'static str {
+        match self {
+            Self::Http => "http.listen",
+            Self::Mqtt => "mqtt.listen",
+        }
+    }
+
+    /// The name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Mqtt => "mqtt",
+        }
+    }
+}
+
 /// A connection on its way to a shard.
 pub struct Accepted {
+    /// What the peer is expected to speak.
+    pub spoken: Spoken,
     /// The socket, not yet registered with a shard's runtime.
     pub socket: std::net::TcpStream,
     /// Frees the connection's place when dropped.
@@ -129,7 +161,8 @@ impl Drop for Permit {
 /// Accepts until dropped, and hands the connections to the shards in turn.
 pub async fn accept(
     listener: TcpListener,
-    shards: Vec<mpsc::Sender<Accepted>>,
+    spoken: Spoken,
+    shards: Vec<mpsc::Sender<Arrival>>,
     shared: Arc<Shared>,
 ) {
     let mut turn = 0;
@@ -158,11 +191,12 @@ pub async fn accept(
         turn = (turn + 1) % shards.len();
         // A shard that is busy makes the listener wait, and the kernel holds what arrives meanwhile.
         if shards[turn]
-            .send(Accepted {
+            .send(Arrival::Accepted(Accepted {
+                spoken,
                 socket,
                 permit,
                 refusal,
-            })
+            }))
             .await
             .is_err()
         {

@@ -13,10 +13,12 @@ use tidings_types::{ByteSize, Durability, Limits, Principal};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::accept::{self, Sockets};
+use super::accept::{self, Sockets, Spoken};
 use super::launch::tell_supervisor;
-use super::shard::{self, ShardThread};
+use super::shard::{self, ARRIVALS_MAX, ShardThread};
 use super::{Reloadable, ServeError, Shared};
 use crate::config::{Config, DataPlace};
 use crate::process::sd::State;
@@ -25,7 +27,6 @@ use crate::process::sd::State;
 ///
 /// `reload` is called at SIGHUP.
 pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), ServeError> {
-    let http = config.http.ok_or(ServeError::NothingToServe)?;
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -34,27 +35,22 @@ pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), Serve
             what: "a runtime",
             source,
         })?;
-    // The address first: a port in use is found before anything is written to the disk.
-    let listener = accept::listen(http).map_err(|source| ServeError::Listen {
-        option: "http.listen",
-        address: http,
-        source,
-    })?;
-    let address = listener.local_addr().map_err(|source| ServeError::System {
-        what: "the listener's address",
-        source,
-    })?;
+    // The addresses first: a port in use is found before anything is written to the disk.
+    let listening = Listening::open(config)?;
     let (shared, shards) = start_shards(config)?;
     runtime.block_on(async {
-        let listener = TcpListener::from_std(listener)
-            .map_err(|source| ServeError::System { what: "the listener", source })?;
-        let senders = shards.iter().map(|shard| shard.connections.clone()).collect();
-        let accepting = tokio::spawn(accept::accept(listener, senders, Arc::clone(&shared)));
-        announce(config, address, shards.len());
+        let mut accepting = JoinSet::new();
+        for (spoken, listener) in listening.listeners {
+            let listener = TcpListener::from_std(listener)
+                .map_err(|source| ServeError::System { what: "the listener", source })?;
+            let arrivals = shared.arrivals.clone();
+            accepting.spawn(accept::accept(listener, spoken, arrivals, Arc::clone(&shared)));
+        }
+        announce(config, &listening.addresses, shards.len());
         tell_supervisor(State::Ready);
         let mut signals = Signals::new()?;
         signals.end(&mut || reload(&shared)).await;
-        accepting.abort();
+        accepting.abort_all();
         tell_supervisor(State::Stopping);
         shared.draining.store(true, Relaxed);
         let drain = shared.reloadable().drain;
@@ -78,6 +74,40 @@ pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), Serve
     // Nobody waits for a thread that would not end when it was told twice.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// The open listeners.
+struct Listening {
+    listeners: Vec<(Spoken, std::net::TcpListener)>,
+    /// Where they are: a port that was left to the system has its number.
+    addresses: Vec<(Spoken, SocketAddr)>,
+}
+
+impl Listening {
+    fn open(config: &Config) -> Result<Self, ServeError> {
+        let mut listening = Self {
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+        };
+        for (spoken, address) in [(Spoken::Http, config.http), (Spoken::Mqtt, config.mqtt)] {
+            let Some(address) = address else { continue };
+            let listener = accept::listen(address).map_err(|source| ServeError::Listen {
+                option: spoken.option(),
+                address,
+                source,
+            })?;
+            let bound = listener.local_addr().map_err(|source| ServeError::System {
+                what: "the listener's address",
+                source,
+            })?;
+            listening.listeners.push((spoken, listener));
+            listening.addresses.push((spoken, bound));
+        }
+        if listening.listeners.is_empty() {
+            return Err(ServeError::NothingToServe);
+        }
+        Ok(listening)
+    }
 }
 
 /// What the operating system tells the process.
@@ -126,6 +156,9 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
     // Before the first shard runs and takes a publish: see `ShardConfig::head`.
     let head = engine.head();
     let metrics = Arc::new(SharedMetrics::default());
+    let (arrivals, comings): (Vec<_>, Vec<_>) = (0..shard_count)
+        .map(|_| mpsc::channel(ARRIVALS_MAX))
+        .unzip();
     let shared = Arc::new(Shared {
         limits: Arc::clone(&limits),
         engine: Arc::clone(&engine),
@@ -134,22 +167,27 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
             .map(|_| Arc::new(Metrics::default()))
             .collect(),
         metrics: Arc::clone(&metrics),
+        arrivals,
         sockets: Arc::new(Sockets::default()),
         reloadable: RwLock::new(Arc::new(Reloadable::new(config)?)),
         http_compression: config.http_compression,
         websocket_compression: config.websocket_compression,
         sse_gzip: config.sse_gzip,
+        mqtt_websocket: config.mqtt_websocket,
+        mqtt_server_reference: config.mqtt_server_reference.clone().map(Into::into),
         retention: config.retention.clone(),
         page: config.page,
         draining: AtomicBool::new(false),
         anonymous: Arc::new(Principal::anonymous()),
     });
     let mut shards = Vec::with_capacity(shard_count);
-    for index in 0..shard_count {
+    let states = tidings_hub::states_by_home(&*engine, shard_count);
+    for (index, (arrivals, states)) in comings.into_iter().zip(states).enumerate() {
         let shard = ShardConfig {
             index,
             engine: Arc::clone(&engine),
-            inbox: inboxes.of(index),
+            inboxes: Arc::clone(&inboxes),
+            states,
             head,
             clock: Arc::clone(&clock),
             limits: Arc::clone(&limits),
@@ -160,12 +198,10 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
                 source,
             })?,
         };
-        let started =
-            shard::start(shard, &inboxes.of(index), Arc::clone(&shared)).map_err(|source| {
-                ServeError::System {
-                    what: "a thread",
-                    source,
-                }
+        let started = shard::start(shard, &inboxes.of(index), Arc::clone(&shared), arrivals)
+            .map_err(|source| ServeError::System {
+                what: "a thread",
+                source,
             })?;
         shards.push(started);
     }
@@ -194,7 +230,7 @@ fn queues_bytes_max(limits: &Limits, shards: usize) -> u64 {
 }
 
 /// Says what listens where, and what to try first.
-fn announce(config: &Config, address: SocketAddr, shards: usize) {
+fn announce(config: &Config, addresses: &[(Spoken, SocketAddr)], shards: usize) {
     let (data, durability) = match (&config.data, config.durability) {
         (DataPlace::Memory, _) => ("in memory: gone with the process".to_owned(), "none"),
         (DataPlace::Dir(path), Durability::Sync) => (path.display().to_string(), "sync"),
@@ -212,22 +248,40 @@ fn announce(config: &Config, address: SocketAddr, shards: usize) {
         version = env!("CARGO_PKG_VERSION"),
         "tidings is ready"
     );
-    tracing::info!(listener = "http", address = %address, "listening");
+    for (spoken, address) in addresses {
+        tracing::info!(listener = spoken.name(), address = %address, "listening");
+    }
     if !std::io::stderr().is_terminal() {
         return;
     }
-    let banner = format!(
-        "
-  open       http://{address}/
-  subscribe  curl -N 'http://{address}/v1/topics/demo?after=earliest' -H 'Accept: text/event-stream'
-  publish    curl -d hello http://{address}/v1/topics/demo
-  stop       Ctrl-C
-
-"
-    );
+    let banner = banner(addresses);
     if let Err(error) = std::io::stderr().write_all(banner.as_bytes()) {
         tracing::debug!(%error, "the banner could not be written");
     }
+}
+
+/// What to try first.
+fn banner(addresses: &[(Spoken, SocketAddr)]) -> String {
+    let mut banner = "\n".to_owned();
+    for (spoken, address) in addresses {
+        let lines = match spoken {
+            Spoken::Http => format!(
+                "  open       http://{address}/
+  subscribe  curl -N 'http://{address}/v1/topics/demo?after=earliest' -H 'Accept: text/event-stream'
+  publish    curl -d hello http://{address}/v1/topics/demo
+"
+            ),
+            Spoken::Mqtt => format!(
+                "  with mqtt  mosquitto_sub -h {} -p {} -t demo
+",
+                address.ip(),
+                address.port()
+            ),
+        };
+        banner.push_str(&lines);
+    }
+    banner.push_str("  stop       Ctrl-C\n\n");
+    banner
 }
 
 fn seed() -> io::Result<u64> {

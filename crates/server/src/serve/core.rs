@@ -85,6 +85,8 @@ pub enum Received {
 /// One shard with its sockets.
 pub struct Core {
     state: RefCell<State>,
+    /// The shard's number, from 0.
+    pub index: usize,
     /// What all shards share.
     pub shared: Arc<Shared>,
     /// The shard's numbers, which are counted without a turn of the shard.
@@ -99,8 +101,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Takes a shard.
-    pub fn new(shard: Shard, shared: Arc<Shared>) -> Self {
+    /// Takes a shard, and its number.
+    pub fn new(shard: Shard, index: usize, shared: Arc<Shared>) -> Self {
         let metrics = Arc::clone(shard.metrics());
         let state = State {
             shard,
@@ -110,6 +112,7 @@ impl Core {
         };
         Self {
             state: RefCell::new(state),
+            index,
             shared,
             metrics,
             draining: Cell::new(false),

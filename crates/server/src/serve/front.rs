@@ -23,7 +23,8 @@ use tokio::time::timeout;
 use super::body::{OnThisShard, Rewound};
 use super::core::Core;
 use super::shard::Place;
-use super::{requests, socket};
+use super::streams::{self, Serves};
+use super::{mqtt, requests, socket};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,6 +52,8 @@ enum Opened {
         /// What the peer sent behind the request's head.
         rest: BytesMut,
     },
+    /// MQTT over WebSocket.
+    Mqtt(mqtt::Upgraded),
     /// HTTP/1.1, and what was read of it.
     Http1(TcpStream, Bytes),
     /// HTTP/2, and what was read of it.
@@ -67,7 +70,11 @@ pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
             conversation,
             head,
             rest,
-        }) => socket::run(core, conversation, socket, head, rest).await,
+        }) => {
+            socket::run(core, conversation, socket, head, rest).await;
+            drop(place);
+        }
+        Some(Opened::Mqtt(upgraded)) => Box::pin(mqtt::serve_upgraded(core, upgraded, place)).await,
         Some(Opened::Http1(socket, first)) => {
             Box::pin(serve_http1(core, socket, first, place)).await;
         }
@@ -152,6 +159,13 @@ fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Ok(None);
     }
+    if is_mqtt(bytes) {
+        tracing::debug!("mqtt came to the http listener");
+        return Err(Refusal::new(
+            RefusalCode::BadRequest,
+            "this is MQTT, which has a port of its own (mqtt.listen), and is at /mqtt over WebSocket",
+        ));
+    }
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -172,6 +186,12 @@ fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
             format!("this is not HTTP: {error}"),
         )),
     }
+}
+
+/// Whether this is the beginning of a CONNECT (MQTT 5, 3.1): its type, up to four bytes of length, its name.
+fn is_mqtt(bytes: &[u8]) -> bool {
+    let mut names = bytes.windows(6);
+    bytes.first() == Some(&0x10) && names.any(|name| name == b"\0\x04MQTT" || name == b"\0\x06MQIs")
 }
 
 fn parts_of(request: &httparse::Request<'_, '_>) -> Result<Parts, Refusal> {
@@ -201,11 +221,9 @@ fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
     if parts.method != Method::GET || could_have_body {
         return None;
     }
-    match adapter::route(parts, &core.shared.limits) {
-        Ok(route @ (Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket)) => Some(route),
-        // Refusals too are hyper's to answer, as the connection goes on after them.
-        _ => None,
-    }
+    // Refusals too are hyper's to answer, as the connection goes on after them.
+    let routed = adapter::route(parts, &core.shared.limits).ok();
+    routed.filter(streams::is_stream)
 }
 
 async fn open_stream(
@@ -215,18 +233,22 @@ async fn open_stream(
     route: Route,
     rest: BytesMut,
 ) -> Option<Opened> {
-    match requests::open_stream(core, parts, route) {
+    match streams::open(core, parts, route) {
         Ok(mut stream) => {
             if stream.head.status == http::StatusCode::OK {
                 // The end of an event stream is the end of the connection (RFC 9112, 6.3).
                 let close = header::HeaderValue::from_static("close");
                 stream.head.headers.insert(header::CONNECTION, close);
             }
-            Some(Opened::Stream {
-                socket,
-                conversation: stream.conversation,
-                head: head_bytes(&stream.head),
-                rest,
+            let head = head_bytes(&stream.head);
+            Some(match stream.serves {
+                Serves::Conversation(conversation) => Opened::Stream {
+                    socket,
+                    conversation,
+                    head,
+                    rest,
+                },
+                Serves::Mqtt => Opened::Mqtt(mqtt::Upgraded { socket, head, rest }),
             })
         }
         Err(refusal) => {
@@ -381,6 +403,8 @@ mod tests {
         assert!(
             matches!(classify(whole), Ok(Some(First::One(_, length))) if length == whole.len() - 4)
         );
+        let connect = classify(b"\x10\x0c\x00\x04MQTT").err().unwrap();
+        assert!(connect.detail.contains("mqtt.listen"), "{connect}");
         for garbage in [
             &b"\x16\x03\x01\x02\x00"[..],
             b"\x10\x0c\x00\x04MQTT",

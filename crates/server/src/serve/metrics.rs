@@ -52,7 +52,7 @@ const PROTOCOLS: [(&str, &str, &str, OfProtocol); 5] = [
     ),
 ];
 
-const SHARDS: [(&str, &str, &str, OfShard); 9] = [
+const SHARDS: [(&str, &str, &str, OfShard); 19] = [
     ("tidings_subscriptions", "gauge", "Subscriptions.", |m| {
         &m.subscriptions
     }),
@@ -103,6 +103,58 @@ const SHARDS: [(&str, &str, &str, OfShard); 9] = [
         "counter",
         "Reads for subscribers that failed.",
         |m| &m.read_errors,
+    ),
+    (
+        "tidings_sessions_connected",
+        "gauge",
+        "Sessions with a connection.",
+        |m| &m.sessions_connected,
+    ),
+    (
+        "tidings_sessions_offline",
+        "gauge",
+        "Sessions without a connection.",
+        |m| &m.sessions_offline,
+    ),
+    (
+        "tidings_sessions_expired_total",
+        "counter",
+        "Sessions that ended because nobody came back in time.",
+        |m| &m.sessions_expired,
+    ),
+    (
+        "tidings_sessions_taken_over_total",
+        "counter",
+        "Sessions that a connection took from another one.",
+        |m| &m.sessions_taken_over,
+    ),
+    (
+        "tidings_sessions_unread_total",
+        "counter",
+        "Kept sessions that this version could not read.",
+        |m| &m.sessions_unread,
+    ),
+    ("tidings_queues", "gauge", "Work queues.", |m| &m.queues),
+    (
+        "tidings_queue_redelivered_total",
+        "counter",
+        "Messages of work queues that were delivered again, or perhaps again.",
+        |m| &m.redelivered,
+    ),
+    (
+        "tidings_queue_missed_total",
+        "counter",
+        "Messages of work queues that came back when retention had removed them.",
+        |m| &m.queue_missed,
+    ),
+    ("tidings_wills_total", "counter", "Wills published.", |m| {
+        &m.wills
+    }),
+    (
+        "tidings_wills_lost_total",
+        "counter",
+        "Wills that the log would not take.",
+        |m| &m.wills_lost,
     ),
 ];
 

@@ -10,10 +10,12 @@ mod core;
 mod front;
 mod launch;
 mod metrics;
+mod mqtt;
 mod page;
 mod requests;
 mod shard;
 mod socket;
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,11 +23,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tidings_adapters::http::Cors;
 use tidings_adapters::websocket::Origins;
 use tidings_hub::{Metrics, SharedMetrics};
 use tidings_ports::{Clock, Engine};
 use tidings_types::{Limits, Principal, RetentionRules};
+use tokio::sync::mpsc;
 
 pub use launch::launch;
 
@@ -47,6 +51,8 @@ pub struct Shared {
     pub shards: Vec<Arc<Metrics>>,
     /// The numbers of all.
     pub metrics: Arc<SharedMetrics>,
+    /// The ways to the shards: connections that are accepted, or that move to their session's home.
+    pub arrivals: Vec<mpsc::Sender<shard::Arrival>>,
     /// Sockets: how many, and how many may be.
     pub sockets: Arc<accept::Sockets>,
     /// What SIGHUP can change.
@@ -57,6 +63,10 @@ pub struct Shared {
     pub websocket_compression: bool,
     /// Whether SSE is compressed for clients that accept it.
     pub sse_gzip: bool,
+    /// Whether MQTT is served over WebSocket.
+    pub mqtt_websocket: bool,
+    /// Where MQTT clients are sent when the server goes down.
+    pub mqtt_server_reference: Option<ByteString>,
     /// What is kept, for how long a page may be cached.
     pub retention: RetentionRules,
     /// Whether the built-in page is served.
@@ -176,6 +186,10 @@ impl std::fmt::Display for ServeError {
                 source,
             } => {
                 let hint = match source.kind() {
+                    io::ErrorKind::AddrInUse if *option == "mqtt.listen" => {
+                        ": another process listens there, perhaps another MQTT broker; stop it, or choose another \
+                         port (--mqtt 127.0.0.1:1884), or go without MQTT (--mqtt off)"
+                    }
                     io::ErrorKind::AddrInUse => {
                         ": another process listens there; stop it, or choose another port"
                     }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,23 +13,20 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tidings_adapters::http as adapter;
-use tidings_adapters::http::{Caching, Found, History, RawSocket, Route};
+use tidings_adapters::http::{Caching, Found, History, Route};
 use tidings_adapters::poll::{self, PollConversation};
-use tidings_adapters::sse::{SseConversation, SseRequest};
-use tidings_adapters::websocket::{
-    self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
-};
-use tidings_hub::gate::{self, Wanted};
+use tidings_hub::gate::Wanted;
 use tidings_hub::metrics::ProtocolMetrics;
-use tidings_ports::{Conversation, Gap, Page, Start};
-use tidings_types::{Cursor, Draft, Protocol, Receipt, Refusal, RefusalCode, Topic, TopicFilter};
+use tidings_ports::{Gap, Page};
+use tidings_types::{Cursor, Draft, Protocol, Receipt, Refusal, RefusalCode, Topic};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::{Reply, Rewound, Stream};
 use super::core::Core;
 use super::shard::Place;
-use super::{metrics, page, socket};
+use super::streams::{self, OpenStream, Serves};
+use super::{metrics, mqtt, page, socket};
 
 /// What a connection may become, and its place, which it then keeps.
 struct Upgrade {
@@ -82,11 +78,9 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) ->
     let routed = adapter::route(&parts, &core.shared.limits);
     let answered = match routed {
         Ok(Route::Stream(request)) if parts.method == Method::HEAD => {
-            Ok(stream_head(&core, &parts, &request).map(|()| Reply::Full(None)))
+            Ok(streams::event_stream_head(&core, &parts, &request).map(|()| Reply::Full(None)))
         }
-        Ok(route @ (Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket)) => {
-            open_streaming(&core, &parts, route, upgrade)
-        }
+        Ok(route) if streams::is_stream(&route) => open_streaming(&core, &parts, route, upgrade),
         Ok(Route::StreamFromBody) => stream_from_body(&core, &parts, body, upgrade).await,
         Ok(route) => dispatch(&core, &parts, body, route).await.map(|response| {
             let response = if core.shared.http_compression {
@@ -149,9 +143,11 @@ async fn dispatch(
             adapter::page_headers(response.headers_mut());
             response
         }
-        Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket | Route::StreamFromBody => {
-            unreachable!("streams are opened before this")
-        }
+        Route::Stream(_)
+        | Route::RawSocket(_)
+        | Route::TidingsSocket
+        | Route::MqttSocket
+        | Route::StreamFromBody => unreachable!("streams are opened before this"),
     })
 }
 
@@ -340,113 +336,6 @@ async fn long_poll(
     poll::polled(&frames, after)
 }
 
-/// A stream that is about to be opened: its response head, and its conversation.
-pub struct OpenStream {
-    /// Status and headers.
-    pub head: http::response::Parts,
-    /// Who takes over.
-    pub conversation: Box<dyn Conversation>,
-}
-
-/// Prepares a stream or WebSocket for a request, or says why not.
-pub fn open_stream(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Refusal> {
-    if core.is_draining() {
-        let detail = "the server is going down: come back in a moment";
-        return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
-    }
-    match route {
-        Route::Stream(request) => {
-            admit(core, &request.filters, &request.start)?;
-            let (head, ()) = stream_head(core, parts, &request).into_parts();
-            let gzip = is_gzip(core, &request);
-            let limits = Arc::clone(&core.shared.limits);
-            let conversation = SseConversation::new(request, gzip, limits);
-            Ok(OpenStream {
-                head,
-                conversation: Box::new(conversation),
-            })
-        }
-        Route::RawSocket(RawSocket {
-            filter,
-            start,
-            echo,
-        }) => {
-            admit(core, std::slice::from_ref(&filter), &start)?;
-            let accepted = handshake(core, parts, &[])?;
-            let options = RawOptions {
-                filter,
-                start,
-                echo,
-                deflate: accepted.deflate,
-            };
-            let conversation = RawConversation::new(options, Arc::clone(&core.shared.limits));
-            Ok(OpenStream {
-                head: switching(&accepted)?,
-                conversation: Box::new(conversation),
-            })
-        }
-        _ => {
-            let accepted = handshake(core, parts, &[websocket::SUBPROTOCOL])?;
-            let limits = Arc::clone(&core.shared.limits);
-            let conversation = TidingsConversation::new(accepted.deflate, limits);
-            Ok(OpenStream {
-                head: switching(&accepted)?,
-                conversation: Box::new(conversation),
-            })
-        }
-    }
-}
-
-/// The hub admits every subscription itself; asked before, a refusal can still be an HTTP status.
-fn admit(core: &Core, filters: &[TopicFilter], start: &Start) -> Result<(), Refusal> {
-    let wanted = Wanted {
-        filters: filters.to_vec(),
-        start: start.clone(),
-    };
-    gate::subscribe(&core.shared.anonymous(), wanted, &core.shared.limits).map(drop)
-}
-
-fn handshake(
-    core: &Core,
-    parts: &Parts,
-    subprotocols: &[&'static str],
-) -> Result<websocket::Accepted, Refusal> {
-    let reloadable = core.shared.reloadable();
-    let options = HandshakeOptions {
-        subprotocols,
-        origins: &reloadable.origins,
-        deflate: core.shared.websocket_compression,
-    };
-    websocket::accept(&Request::from_parts(parts.clone(), ()), options)
-}
-
-fn is_gzip(core: &Core, request: &SseRequest) -> bool {
-    core.shared.sse_gzip && request.gzip
-}
-
-fn stream_head(core: &Core, parts: &Parts, request: &SseRequest) -> Response<()> {
-    let mut head = request.response_head(is_gzip(core, request));
-    core.shared
-        .reloadable()
-        .cors
-        .apply(parts, &mut head.headers);
-    Response::from_parts(head, ())
-}
-
-fn switching(accepted: &websocket::Accepted) -> Result<http::response::Parts, Refusal> {
-    let mut builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-    for (name, value) in &accepted.headers {
-        builder = builder.header(name, value);
-    }
-    let response = builder.body(()).map_err(|error| {
-        Refusal::new(
-            RefusalCode::Internal,
-            format!("the handshake's answer is no response: {error}"),
-        )
-    })?;
-    Ok(response.into_parts().0)
-}
-
 /// Opens a stream on a connection that hyper reads and writes: any HTTP/2 stream, and one that is not the
 /// first request of its HTTP/1.1 connection.
 fn open_streaming(
@@ -455,35 +344,36 @@ fn open_streaming(
     route: Route,
     upgrade: Upgrade,
 ) -> Result<Response<Reply>, Refusal> {
-    let OpenStream {
-        mut head,
-        conversation,
-    } = open_stream(core, parts, route)?;
+    let OpenStream { mut head, serves } = streams::open(core, parts, route)?;
     head.version = parts.version;
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let core = Rc::clone(core);
-        tokio::task::spawn_local(async move {
-            match upgrade.upgrade.await {
-                Ok(upgraded) => serve_upgraded(core, conversation, upgraded).await,
-                Err(error) => tracing::trace!(%error, "an upgrade broke off"),
-            }
-            drop(upgrade.place);
-        });
-        return Ok(Response::from_parts(head, Reply::Full(None)));
-    }
+    let core = Rc::clone(core);
+    let conversation = match serves {
+        Serves::Conversation(conversation) if head.status == StatusCode::OK => conversation,
+        serves => {
+            tokio::task::spawn_local(async move {
+                let Upgrade { upgrade, place } = upgrade;
+                match upgrade.await {
+                    Ok(upgraded) => serve_upgraded(core, serves, upgraded, place).await,
+                    Err(error) => tracing::trace!(%error, "an upgrade broke off"),
+                }
+            });
+            return Ok(Response::from_parts(head, Reply::Full(None)));
+        }
+    };
     // Hyper frames the body, and may keep the connection.
     head.headers.remove(header::CONNECTION);
     let id = core.connect_pulled(conversation, core.shared.anonymous());
     Ok(Response::from_parts(
         head,
-        Reply::Stream(Stream::new(Rc::clone(core), id)),
+        Reply::Stream(Stream::new(core, id)),
     ))
 }
 
 async fn serve_upgraded(
     core: Rc<Core>,
-    conversation: Box<dyn Conversation>,
+    serves: Serves,
     upgraded: hyper::upgrade::Upgraded,
+    place: Place,
 ) {
     let Ok(parts) = upgraded.downcast::<Rewound>() else {
         return tracing::error!("an upgraded connection was not one of ours");
@@ -492,7 +382,17 @@ async fn serve_upgraded(
     let (unread, socket) = parts.io.into_parts();
     let mut rest = BytesMut::from(&parts.read_buf[..]);
     rest.extend_from_slice(&unread);
-    socket::run(core, conversation, socket, Bytes::new(), rest).await;
+    match serves {
+        Serves::Conversation(conversation) => {
+            socket::run(core, conversation, socket, Bytes::new(), rest).await;
+            drop(place);
+        }
+        Serves::Mqtt => {
+            let head = Bytes::new();
+            let upgraded = mqtt::Upgraded { socket, head, rest };
+            mqtt::serve_upgraded(core, upgraded, place).await;
+        }
+    }
 }
 
 /// Counts a request while it is answered.

@@ -1,5 +1,6 @@
 //! A shard's thread: one single-threaded runtime, one [`Core`], and the tasks that feed it.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,19 +13,28 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::accept::{Accepted, Permit};
+use super::accept::{Accepted, Permit, Spoken};
 use super::core::{Core, Open};
-use super::{Shared, front};
+use super::{Shared, front, mqtt};
 
 /// Between two looks at the timers: the width of a slot of the wheel.
 const TICK: Duration = Duration::from_millis(64);
 /// Between two groups of farewells.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
+/// Connections that wait for a shard.
+pub const ARRIVALS_MAX: usize = 1024;
+
+/// A connection that comes to a shard.
+pub enum Arrival {
+    /// From the listener.
+    Accepted(Accepted),
+    /// From the shard that read its first packet: its session lives here.
+    Moved(mqtt::Moved),
+}
+
 /// The control thread's end of a shard.
 pub struct ShardThread {
-    /// For new connections.
-    pub connections: mpsc::Sender<Accepted>,
     /// Send the time over which the farewells are spread, and the shard ends.
     pub drain: oneshot::Sender<Duration>,
     /// The thread; it returns when the shard's last connection is closed, or its time is over.
@@ -33,15 +43,35 @@ pub struct ShardThread {
 
 /// A connection's place among the open ones, for as long as something of it is there: an upgraded connection
 /// outlives the HTTP that it came by.
-pub type Place = Rc<(Open, Permit)>;
+pub type Place = Rc<Seat>;
 
-/// Starts a shard's thread.
+/// What a connection holds of the counts of open ones.
+pub struct Seat {
+    _open: Open,
+    permit: Cell<Option<Permit>>,
+}
+
+impl Seat {
+    fn new(core: &Rc<Core>, permit: Permit) -> Place {
+        Rc::new(Self {
+            _open: core.open(),
+            permit: Cell::new(Some(permit)),
+        })
+    }
+
+    /// The permit, for the shard that the connection moves to; once.
+    pub fn take_permit(&self) -> Option<Permit> {
+        self.permit.take()
+    }
+}
+
+/// Starts a shard's thread, which takes its connections from `arrivals`.
 pub fn start(
     config: ShardConfig,
     inbox: &Arc<Inbox>,
     shared: Arc<Shared>,
+    arrivals: mpsc::Receiver<Arrival>,
 ) -> io::Result<ShardThread> {
-    let (connections, accepted) = mpsc::channel(1024);
     let (drain, drained) = oneshot::channel();
     let arrival = Arc::new(Notify::new());
     let wake = Arc::clone(&arrival);
@@ -52,19 +82,11 @@ pub fn start(
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "a shard has no runtime"),
         };
-        let shard = Shard::new(config);
-        runtime.block_on(serve(
-            Rc::new(Core::new(shard, shared)),
-            arrival,
-            accepted,
-            drained,
-        ));
+        let index = config.index;
+        let core = Core::new(Shard::new(config), index, shared);
+        runtime.block_on(serve(Rc::new(core), arrival, arrivals, drained));
     })?;
-    Ok(ShardThread {
-        connections,
-        drain,
-        thread,
-    })
+    Ok(ShardThread { drain, thread })
 }
 
 fn local_runtime() -> io::Result<LocalRuntime> {
@@ -77,7 +99,7 @@ fn local_runtime() -> io::Result<LocalRuntime> {
 async fn serve(
     core: Rc<Core>,
     arrival: Arc<Notify>,
-    mut accepted: mpsc::Receiver<Accepted>,
+    mut arrivals: mpsc::Receiver<Arrival>,
     drained: oneshot::Receiver<Duration>,
 ) {
     let delivery = tokio::task::spawn_local({
@@ -103,8 +125,11 @@ async fn serve(
     let accepting = tokio::task::spawn_local({
         let core = Rc::clone(&core);
         async move {
-            while let Some(accepted) = accepted.recv().await {
-                open(&core, accepted);
+            while let Some(arrival) = arrivals.recv().await {
+                match arrival {
+                    Arrival::Accepted(accepted) => open(&core, accepted),
+                    Arrival::Moved(moved) => take_in(&core, moved),
+                }
             }
         }
     });
@@ -112,12 +137,15 @@ async fn serve(
     let spread = drained.await.unwrap_or_default();
     accepting.abort();
     say_goodbye(&core, spread).await;
+    // What is still to be kept of sessions reaches the log before it closes.
+    core.with(Shard::close);
     delivery.abort();
     timers.abort();
 }
 
 fn open(core: &Rc<Core>, accepted: Accepted) {
     let Accepted {
+        spoken,
         socket,
         permit,
         refusal,
@@ -127,17 +155,28 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
         Err(error) => return tracing::debug!(%error, "a new connection broke at once"),
     };
     let core = Rc::clone(core);
-    let place = Rc::new((core.open(), permit));
-    tokio::task::spawn_local(async move {
-        match refusal {
-            Some(refusal) => {
-                // Boxed: it would make the task of every other connection larger.
-                Box::pin(front::refuse(&core, socket, refusal)).await;
-                drop(place);
-            }
-            None => front::serve(core, socket, place).await,
+    let place = Seat::new(&core, permit);
+    match (spoken, refusal) {
+        (Spoken::Http, None) => drop(tokio::task::spawn_local(front::serve(core, socket, place))),
+        (Spoken::Http, Some(refusal)) => drop(tokio::task::spawn_local(async move {
+            front::refuse(&core, socket, refusal).await;
+            drop(place);
+        })),
+        (Spoken::Mqtt, None) => drop(tokio::task::spawn_local(mqtt::serve(core, socket, place))),
+        // The first word is the client's, and which version of MQTT it would understand is not known yet.
+        (Spoken::Mqtt, Some(refusal)) => core.shared.metrics.refused(refusal.code),
+    }
+}
+
+/// Takes in a connection that another shard has read the first packet of.
+fn take_in(core: &Rc<Core>, moved: mqtt::Moved) {
+    match moved.land() {
+        Ok((landed, permit)) => {
+            let place = Seat::new(core, permit);
+            tokio::task::spawn_local(mqtt::serve_landed(Rc::clone(core), landed, place));
         }
-    });
+        Err(error) => tracing::debug!(%error, "a connection broke on its way to its shard"),
+    }
 }
 
 /// Between two farewells, at the most: a few connections need no long time to be spread over.

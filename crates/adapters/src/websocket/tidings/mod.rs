@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tidings_ports::{
-    Command, Conversation, Event, Framing, Gap, Start, SubscriptionKey, Tag, Turn,
+    Command, Conversation, Delivery, Event, Framed, Framing, Gap, Start, SubscriptionKey, Tag,
+    Turn, Until,
 };
-use tidings_types::{Limits, Message, Protocol, Receipt, Refusal, RefusalCode, TopicFilter};
+use tidings_types::{Limits, Protocol, Receipt, Refusal, RefusalCode, TopicFilter};
 
 use self::answer::Answer;
 use self::request::{Field, Op, Request, RequestId, bad_field};
@@ -121,6 +122,7 @@ impl TidingsConversation {
         turn.commands.push(Command::Publish {
             tag,
             drafts: vec![draft],
+            save: None,
         });
         Ok(())
     }
@@ -166,6 +168,8 @@ impl TidingsConversation {
             start,
             framing: Framing::Shared(format::json(self.link.deflate)),
             echo,
+            until: Until::Ended,
+            group: None,
         });
         Ok(())
     }
@@ -362,7 +366,7 @@ impl Conversation for TidingsConversation {
                 turn.frames.push(answer.frame());
                 self.link.drain(reconnect_after, &refusal, turn);
             }
-            Event::PeerFinished => {}
+            _ => {}
         }
     }
 
@@ -370,8 +374,9 @@ impl Conversation for TidingsConversation {
         self.link.tick(turn);
     }
 
-    fn frame(&mut self, _key: SubscriptionKey, _message: &Message, _frames: &mut Vec<Bytes>) {
+    fn frame(&mut self, _delivery: Delivery<'_>, _frames: &mut Vec<Bytes>) -> Framed {
         debug_assert!(false, "tidings.v1 messages are shared frames");
+        Framed::Unfit
     }
 }
 

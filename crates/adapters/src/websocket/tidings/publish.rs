@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use tidings_types::{
-    Draft, Limits, Origin, PayloadFormat, Properties, Refusal, RefusalCode, Topic,
+    Draft, Limits, Origin, PayloadFormat, Properties, Qos, Refusal, RefusalCode, Topic,
 };
 
 use super::request::{Field, Request, bad_field};
@@ -49,6 +49,7 @@ pub(super) fn draft(request: &Request<'_>, limits: &Limits) -> Result<Draft, Ref
         retain: request
             .get(Field::Retain, "true or false")?
             .unwrap_or_default(),
+        qos: Qos::default(),
         key: key(request, limits)?,
         origin: Origin::default(),
         properties,

@@ -225,6 +225,7 @@ fn a_subscription_lives_from_its_answer_to_its_end() {
         start,
         framing,
         echo,
+        ..
     } = &out.commands[0]
     else {
         panic!("a subscribe");

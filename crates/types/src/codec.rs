@@ -1,7 +1,8 @@
-//! Little things on disk: varints (unsigned LEB128) and length-prefixed texts.
+//! A small binary encoding for what is kept or handed on as bytes: varints (unsigned LEB128), little-endian numbers, and
+//! bytes behind their length.
 
 /// Appends a varint.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -10,45 +11,54 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends bytes behind their length.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Reads from the front of a slice; every method gives `None` at its end.
-#[derive(Clone, Copy)]
-pub(crate) struct Input<'a> {
-    pub(crate) rest: &'a [u8],
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// What was not read yet.
+    pub rest: &'a [u8],
 }
 
 impl<'a> Input<'a> {
-    pub(crate) fn new(rest: &'a [u8]) -> Self {
+    /// Reads from the front of this.
+    #[must_use]
+    pub fn new(rest: &'a [u8]) -> Self {
         Self { rest }
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+    /// So many bytes.
+    pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (front, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
         Some(front)
     }
 
-    pub(crate) fn u8(&mut self) -> Option<u8> {
+    /// One byte.
+    pub fn u8(&mut self) -> Option<u8> {
         self.take(1).map(|bytes| bytes[0])
     }
 
-    pub(crate) fn u32(&mut self) -> Option<u32> {
+    /// Four bytes, little endian.
+    pub fn u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    pub(crate) fn u64(&mut self) -> Option<u64> {
+    /// Eight bytes, little endian.
+    pub fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    pub(crate) fn u128(&mut self) -> Option<u128> {
+    /// Sixteen bytes, little endian.
+    pub fn u128(&mut self) -> Option<u128> {
         Some(u128::from_le_bytes(self.take(16)?.try_into().ok()?))
     }
 
-    pub(crate) fn varint(&mut self) -> Option<u64> {
+    /// A varint; `None` also if it has more than ten bytes.
+    pub fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -60,12 +70,14 @@ impl<'a> Input<'a> {
         None
     }
 
-    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+    /// Bytes behind their length.
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.varint()?).ok()?;
         self.take(len)
     }
 
-    pub(crate) fn text(&mut self) -> Option<&'a str> {
+    /// Bytes behind their length that are UTF-8; `None` also if they are not.
+    pub fn text(&mut self) -> Option<&'a str> {
         str::from_utf8(self.bytes()?).ok()
     }
 }

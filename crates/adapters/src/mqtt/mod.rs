@@ -1,0 +1,475 @@
+//! MQTT 3.1, 3.1.1 and 5.0 (`WIRE.md` beside this file lists the normative statements).
+//!
+//! One connection is one [`MqttConversation`]. [`codec`] knows packets; the rest knows sessions: [`connect`] opens
+//! one, [`inbound`] publishes what the client sends, [`operation`] subscribes, [`deliver`] sends, [`catch_up`]
+//! brings older messages, [`state`] is what is kept of it.
+//!
+//! All ordinary subscriptions of a session are one subscription in the hub, which offers each message once; which of
+//! them a message is for is judged here. A session that is kept is its filters, a position in the log, and the
+//! exchanges that are not finished: no message is queued for it anywhere.
+
+mod acknowledge;
+mod alias;
+mod auth;
+mod catch_up;
+pub mod codec;
+mod connect;
+mod deliver;
+mod draft;
+mod filters;
+mod first;
+mod format;
+mod inbound;
+mod link;
+mod operation;
+mod saving;
+mod session;
+mod state;
+mod subscribing;
+mod subscriptions;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod testing_bytes;
+mod window;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use tidings_ports::{Command, Conversation, Delivery, Event, Framed, Tick, Turn};
+use tidings_types::{Limits, Protocol, Refusal, RefusalCode};
+
+use self::auth::Methods;
+use self::codec::{Decoder, Farewell, Packet, PacketKind, PacketLimits, ReasonCode, Violation};
+use self::link::{Link, farewell};
+use self::session::{Class, Session, Stage};
+
+/// The sub-protocol names of MQTT over WebSocket, the preferred one first.
+pub const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Filters, and user properties, of one packet.
+const ITEMS_MAX: usize = 1_024;
+
+/// What the properties and the topic of a packet may add to its payload and its user properties.
+const PACKET_HEAD_BYTES: usize = 128 << 10;
+
+/// Input that waits for the hub, over that of one packet.
+const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// What carries the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream of bytes.
+    Tcp,
+    /// Binary WebSocket messages, which packets may span.
+    WebSocket,
+}
+
+/// What a connection was opened with.
+#[derive(Clone, Debug)]
+pub struct MqttOptions {
+    /// What carries the packets.
+    pub transport: Transport,
+    /// The limits.
+    pub limits: Arc<Limits>,
+    /// The client identifier for a client that gives none; its home is the connection's shard.
+    pub assigned_id: Option<ByteString>,
+    /// Where clients are sent when the server goes down.
+    pub server_reference: Option<ByteString>,
+}
+
+/// What the first bytes of a connection say about where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirstPacket {
+    /// The CONNECT is not there yet.
+    Incomplete,
+    /// The connection belongs on this session's home.
+    Session(ByteString),
+    /// The client leaves the choice of its identifier to the server: any shard will do.
+    Anonymous,
+    /// This is no CONNECT that can be accepted: a conversation answers it, anywhere.
+    Refused,
+}
+
+/// Looks at the first bytes of a connection, and takes none. At most 512 KiB are waited for.
+#[must_use]
+pub fn first_packet(input: &[u8], transport: Transport) -> FirstPacket {
+    first::first_packet(input, transport)
+}
+
+/// The name of a client's session in the hub.
+#[must_use]
+pub fn session_name(client_id: &str) -> ByteString {
+    format!("mqtt/{client_id}").into()
+}
+
+/// The largest packet that is taken: the server's Maximum Packet Size.
+fn packet_bytes_max(limits: &Limits) -> usize {
+    limits
+        .message_bytes_max
+        .saturating_add(limits.message_header_bytes_max)
+        .saturating_add(PACKET_HEAD_BYTES)
+}
+
+/// One MQTT client.
+pub struct MqttConversation {
+    options: Box<MqttOptions>,
+    methods: Methods,
+    link: Link,
+    decoder: Decoder,
+    /// When the CONNECT must be there.
+    connect_by: Tick,
+    /// The first bytes were judged, and are a CONNECT.
+    is_judged: bool,
+    session: Option<Box<Session>>,
+}
+
+impl MqttConversation {
+    /// A conversation for a connection that was just accepted, or whose WebSocket handshake is done.
+    #[must_use]
+    pub fn new(options: MqttOptions) -> Self {
+        let limits = PacketLimits {
+            packet_bytes_max: packet_bytes_max(&options.limits),
+            items_max: ITEMS_MAX,
+        };
+        Self {
+            link: Link::new(options.transport, &options.limits),
+            decoder: Decoder::new(limits),
+            options: Box::new(options),
+            methods: auth::no_methods,
+            connect_by: Tick::default(),
+            is_judged: false,
+            session: None,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.session.as_ref().is_some_and(|it| it.is_busy())
+    }
+
+    /// Judges the first bytes as the server did when it chose the shard. What it could not tell the session of must not
+    /// open one here.
+    fn judge_first(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) -> bool {
+        match first_packet(input, self.options.transport) {
+            FirstPacket::Incomplete => false,
+            FirstPacket::Session(_) | FirstPacket::Anonymous => {
+                self.is_judged = true;
+                true
+            }
+            FirstPacket::Refused => {
+                if !self.link.unwrap(input, turn) {
+                    self.link.held.unsplit(input.split());
+                }
+                let mut packets = std::mem::take(&mut self.link.held);
+                let last = match self.decoder.decode(&mut packets) {
+                    Err(violation) => violation.farewell(),
+                    Ok(_) => None,
+                };
+                turn.commands.push(Command::Refused(RefusalCode::BadFrame));
+                self.link.dismiss(turn, last);
+                input.clear();
+                false
+            }
+        }
+    }
+
+    /// Takes packets off the front of the bytes until they are used up, or have to wait.
+    fn pump(&mut self, bytes: &mut BytesMut, turn: &mut Turn<'_>) {
+        while !self.link.has_ended() && !self.is_busy() {
+            match self.decoder.decode(bytes) {
+                Ok(Some(packet)) => self.packet(packet, turn),
+                Ok(None) => break,
+                Err(violation) => self.violated(violation, turn),
+            }
+        }
+        if self.link.has_ended() {
+            bytes.clear();
+        }
+    }
+
+    /// Takes what was held, once it need not wait any more.
+    fn pump_held(&mut self, turn: &mut Turn<'_>) {
+        if self.link.held.is_empty() || self.is_busy() {
+            return;
+        }
+        let mut held = std::mem::take(&mut self.link.held);
+        self.pump(&mut held, turn);
+        if !held.is_empty() {
+            self.link.held = held;
+        }
+    }
+
+    fn violated(&mut self, violation: Violation, turn: &mut Turn<'_>) {
+        let code = match violation.reason() {
+            ReasonCode::PacketTooLarge => RefusalCode::MessageTooLarge,
+            ReasonCode::QuotaExceeded => RefusalCode::TooManySubscriptions,
+            _ => RefusalCode::BadFrame,
+        };
+        turn.commands.push(Command::Refused(code));
+        if self.session.is_some() && !self.link.is_welcome {
+            let why = farewell(violation.reason(), violation.text());
+            return self.link.disconnect(turn, why);
+        }
+        self.link.dismiss(turn, violation.farewell());
+    }
+
+    fn packet(&mut self, packet: Packet, turn: &mut Turn<'_>) {
+        let link = &mut self.link;
+        let Some(session) = &mut self.session else {
+            if let Packet::Connect(connect) = packet {
+                let (options, methods) = (&self.options, self.methods);
+                self.session = connect::connect(*connect, options, methods, link, turn);
+            }
+            return;
+        };
+        if session.stage == Stage::Authenticating
+            && !matches!(packet, Packet::Auth(_) | Packet::Disconnect(_))
+        {
+            // MQTT-3.1.2-30.
+            let text = "only AUTH and DISCONNECT may come before the CONNACK";
+            return misbehaved(link, turn, ReasonCode::ProtocolError, text);
+        }
+        match packet {
+            // The decoder takes no second one.
+            Packet::Connect(_) => {}
+            Packet::Publish(publish) => session.publish(link, turn, *publish),
+            Packet::Ack(kind, ack) => session.acknowledged(link, turn, kind, &ack),
+            Packet::Subscribe(subscribe) => session.subscribe(link, turn, subscribe),
+            Packet::Unsubscribe(unsubscribe) => session.unsubscribe(link, turn, unsubscribe),
+            Packet::Pingreq => link.pong(),
+            Packet::Disconnect(disconnect) => session.goodbye(link, turn, &disconnect),
+            Packet::Auth(auth) => {
+                if let Some(exchange) = &mut session.exchange {
+                    let outcome = exchange.take(&auth);
+                    return session.authenticate(link, turn, outcome);
+                }
+                // 4.12: without a method in the CONNECT there is no AUTH.
+                let text = "AUTH without an authentication method in the CONNECT";
+                misbehaved(link, turn, ReasonCode::ProtocolError, text);
+            }
+        }
+    }
+
+    /// What the end of every call has to do.
+    fn finish(&mut self, turn: &mut Turn<'_>) {
+        if let Some(session) = &mut self.session {
+            session.settle(&mut self.link, turn);
+        }
+        self.link.flush(turn);
+        if self.link.has_ended() && self.link.is_websocket() {
+            // The close frame is the last one, and the peer's is awaited.
+            if let Some(session) = &mut self.session {
+                session.end_subscriptions(turn);
+            }
+        }
+        let open = !self.link.has_ended();
+        let session = match &self.session {
+            Some(session) if open => session.wake(),
+            Some(_) => None,
+            None => open.then_some(self.connect_by),
+        };
+        let wake = [self.link.wake(), session].into_iter().flatten().min();
+        turn.wake = wake.or(turn.wake);
+    }
+
+    fn refused(&mut self, tag: tidings_ports::Tag, refusal: &Refusal, turn: &mut Turn<'_>) {
+        let (link, Some(session)) = (&mut self.link, &mut self.session) else {
+            return;
+        };
+        match Class::of(tag) {
+            Some(Class::Publish0 | Class::Publish) => {
+                session.publish_refused(link, turn, tag, refusal);
+            }
+            Some(Class::Operation) => session.operation_refused(link, turn, refusal),
+            Some(Class::Main) if session.stage == Stage::Resuming => {
+                session.not_resumed(link, turn, refusal);
+            }
+            Some(Class::Save | Class::Open | Class::Main) => connect::fail(link, turn, refusal),
+            Some(Class::Extra) => session.extra_refused(turn, tag),
+            Some(Class::Ignored) | None => {}
+        }
+    }
+
+    fn told(&mut self, event: Event, turn: &mut Turn<'_>) {
+        let (link, Some(session)) = (&mut self.link, &mut self.session) else {
+            return;
+        };
+        match event {
+            Event::Published { tag, .. } => session.published(link, turn, tag),
+            Event::Subscribed { tag, cursor, .. } => match Class::of(tag) {
+                Some(Class::Operation) => session.operation_granted(link, turn, cursor),
+                Some(Class::Main) => session.resumed(link, turn, cursor),
+                Some(Class::Extra) => session.extras.retain(|extra| extra.0 != tag),
+                _ => {}
+            },
+            Event::Unsubscribed { tag, .. } if Class::of(tag) == Some(Class::Operation) => {
+                let nowhere = session.delivered.unwrap_or(NOWHERE);
+                session.operation_granted(link, turn, nowhere);
+            }
+            Event::Lost { refusal, .. } => connect::fail(link, turn, &refusal),
+            Event::CaughtUp { key } => {
+                session.end_catch_up(turn, key);
+            }
+            Event::Session { state, .. } => session.opened(link, turn, state.as_deref()),
+            Event::Saved { tag } => session.saved(link, turn, tag),
+            Event::Held => session.held(link, turn),
+            Event::TakenOver => {
+                session.last_save(turn);
+                session.is_taken_over = true;
+                let text = "another connection has the session";
+                let why = farewell(ReasonCode::SessionTakenOver, text);
+                link.disconnect(turn, why);
+            }
+            // Counted by the hub; MQTT has no word for a gap.
+            _ => {}
+        }
+    }
+
+    fn drain(&mut self, after: std::time::Duration, refusal: &Refusal, turn: &mut Turn<'_>) {
+        let text = format!(
+            "{}, reconnect in {} ms",
+            refusal.code.title(),
+            after.as_millis()
+        );
+        let reference = self.options.server_reference.clone();
+        if self.session.is_none() {
+            return self.link.end(turn);
+        }
+        let mut reason = ReasonCode::of_refusal(refusal.code, PacketKind::Disconnect);
+        let is_down = refusal.code == RefusalCode::ShuttingDown;
+        if is_down && reference.is_some() {
+            reason = ReasonCode::UseAnotherServer;
+        } else if is_down && !self.link.is_welcome {
+            reason = ReasonCode::ServerUnavailable;
+        }
+        let why = Farewell {
+            server_reference: reference.filter(|_| is_down),
+            ..farewell(reason, text)
+        };
+        self.link.disconnect(turn, why);
+    }
+}
+
+/// Ends the connection of a client that broke a rule.
+fn misbehaved(link: &mut Link, turn: &mut Turn<'_>, reason: ReasonCode, text: &'static str) {
+    turn.commands.push(Command::Refused(RefusalCode::BadFrame));
+    link.disconnect(turn, farewell(reason, ByteString::from_static(text)));
+}
+
+const NOWHERE: tidings_types::Cursor = tidings_types::Cursor {
+    epoch: tidings_types::Epoch(0),
+    offset: tidings_types::Offset::ZERO,
+};
+
+impl Conversation for MqttConversation {
+    fn protocol(&self) -> Protocol {
+        Protocol::Mqtt
+    }
+
+    fn opened(&mut self, turn: &mut Turn<'_>) {
+        self.link.opened(turn);
+        self.connect_by = turn.now.plus_ms(self.options.limits.handshake_ms_max);
+        self.finish(turn);
+    }
+
+    fn receive(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
+        if self.link.has_ended() && !self.link.is_websocket() {
+            input.clear();
+            return;
+        }
+        if let Some(session) = &mut self.session {
+            session.heard = turn.now;
+        }
+        if !self.is_judged && !self.link.has_ended() && !self.judge_first(input, turn) {
+            return self.finish(turn);
+        }
+        if self.link.unwrap(input, turn) {
+            self.pump_held(turn);
+        } else if self.link.held.is_empty() {
+            self.pump(input, turn);
+            if self.is_busy() && !input.is_empty() {
+                self.link.held = input.split();
+            }
+        } else {
+            self.link.held.extend_from_slice(input);
+            input.clear();
+            self.pump_held(turn);
+        }
+        let max = packet_bytes_max(&self.options.limits).saturating_add(HELD_BYTES_MAX);
+        if self.link.held.len() > max {
+            let text = "too much was sent ahead of an answer";
+            misbehaved(&mut self.link, turn, ReasonCode::QuotaExceeded, text);
+        }
+        self.finish(turn);
+    }
+
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        match event {
+            Event::PeerFinished => self.link.peer_finished(turn),
+            Event::Closed => {
+                if let Some(session) = &mut self.session {
+                    session.last_save(turn);
+                    session.is_taken_over = true;
+                }
+                return;
+            }
+            Event::Refused { tag, refusal } => self.refused(tag, &refusal, turn),
+            Event::Drain {
+                reconnect_after,
+                refusal,
+            } => self.drain(reconnect_after, &refusal, turn),
+            event => self.told(event, turn),
+        }
+        self.pump_held(turn);
+        self.finish(turn);
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.link.tick(turn);
+        if self.link.has_ended() {
+            return self.finish(turn);
+        }
+        let silent = |session: &Session| session.silent_at().is_some_and(|at| turn.now >= at);
+        match &self.session {
+            None if turn.now >= self.connect_by => {
+                turn.commands
+                    .push(Command::Refused(RefusalCode::RequestTimeout));
+                self.link.end(turn);
+            }
+            Some(session) if silent(session) => {
+                turn.commands.push(Command::Refused(RefusalCode::Silent));
+                // MQTT-3.1.2-22.
+                let text = "nothing was heard for one and a half times the keep alive";
+                let why = farewell(ReasonCode::KeepAliveTimeout, text);
+                self.link.disconnect(turn, why);
+            }
+            _ => {}
+        }
+        self.finish(turn);
+    }
+
+    fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed {
+        match &mut self.session {
+            Some(session) => session.frame(&self.link, delivery, frames),
+            None => Framed::Unwanted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
+mod connect_tests;
+#[cfg(test)]
+mod deliver_tests;
+#[cfg(test)]
+mod inbound_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod resume_tests;
+#[cfg(test)]
+mod subscribe_tests;
+#[cfg(test)]
+mod websocket_tests;

@@ -1,0 +1,137 @@
+//! A queue's record as bytes:
+//!
+//! ```text
+//! version: u8 = 1 | expiry | since | position | suspect to | filters | outstanding
+//! expiry:      0 = with its last member | 1, milliseconds: varint | 2 = never
+//! since:       0 = it had members when this was written | 1, wall clock of its end in milliseconds: varint
+//! position:    varint; everything up to here is done, or outstanding
+//! suspect to:  varint; messages up to here may have been delivered before
+//! filters:     count: varint | each behind its length
+//! outstanding: count: varint | each: offset less the one before: varint, deliveries: varint
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_ports::Expiry;
+use tidings_types::codec::{Input, put_bytes, put_varint};
+use tidings_types::{Offset, Timestamp, TopicFilter};
+
+const VERSION: u8 = 1;
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub expiry: Expiry,
+    pub since: Option<Timestamp>,
+    pub position: Offset,
+    pub suspect_to: Offset,
+    pub filters: Vec<TopicFilter>,
+    /// With how often each was delivered.
+    pub outstanding: BTreeMap<Offset, u32>,
+}
+
+impl Record {
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION];
+        match self.expiry {
+            Expiry::WithConnection => out.push(0),
+            Expiry::After(expiry) => {
+                out.push(1);
+                let ms = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+                put_varint(&mut out, ms);
+            }
+            Expiry::Never => out.push(2),
+        }
+        out.push(u8::from(self.since.is_some()));
+        if let Some(since) = self.since {
+            put_varint(&mut out, since.0);
+        }
+        put_varint(&mut out, self.position.0);
+        put_varint(&mut out, self.suspect_to.0);
+        put_varint(&mut out, self.filters.len() as u64);
+        for filter in &self.filters {
+            put_bytes(&mut out, filter.as_str().as_bytes());
+        }
+        put_varint(&mut out, self.outstanding.len() as u64);
+        let mut before = 0;
+        for (offset, count) in &self.outstanding {
+            put_varint(&mut out, offset.0 - before);
+            put_varint(&mut out, u64::from(*count));
+            before = offset.0;
+        }
+        out.into()
+    }
+
+    /// Reads a record; `None` if it is not one that this version writes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Input::new(bytes);
+        if input.u8()? != VERSION {
+            return None;
+        }
+        let expiry = match input.u8()? {
+            0 => Expiry::WithConnection,
+            1 => Expiry::After(Duration::from_millis(input.varint()?)),
+            2 => Expiry::Never,
+            _ => return None,
+        };
+        let since = match input.u8()? {
+            0 => None,
+            1 => Some(Timestamp(input.varint()?)),
+            _ => return None,
+        };
+        let position = Offset(input.varint()?);
+        let suspect_to = Offset(input.varint()?);
+        let mut filters = Vec::new();
+        for _ in 0..input.varint()? {
+            filters.push(TopicFilter::new(input.text()?.to_owned()).ok()?);
+        }
+        let mut outstanding = BTreeMap::new();
+        let mut offset = 0u64;
+        for _ in 0..input.varint()? {
+            offset = offset.checked_add(input.varint()?)?;
+            let count = u32::try_from(input.varint()?).ok()?;
+            outstanding.insert(Offset(offset), count);
+        }
+        let whole = input.rest.is_empty();
+        whole.then_some(Self {
+            expiry,
+            since,
+            position,
+            suspect_to,
+            filters,
+            outstanding,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_read_back_and_cut_ones_are_not_read() {
+        let mut record = Record {
+            expiry: Expiry::After(Duration::from_mins(1)),
+            since: Some(Timestamp(5)),
+            position: Offset(300),
+            suspect_to: Offset(400),
+            filters: vec![TopicFilter::new("a/#").unwrap(), TopicFilter::all()],
+            outstanding: BTreeMap::from([(Offset(7), 1), (Offset(299), 0)]),
+        };
+        for (expiry, since) in [
+            (Expiry::WithConnection, None),
+            (Expiry::Never, None),
+            (record.expiry, record.since),
+        ] {
+            record.expiry = expiry;
+            record.since = since;
+            let bytes = record.encode();
+            assert_eq!(Record::decode(&bytes).as_ref(), Some(&record));
+            for cut in 0..bytes.len() {
+                assert_eq!(Record::decode(&bytes[..cut]), None, "{cut}");
+            }
+        }
+    }
+}

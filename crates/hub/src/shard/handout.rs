@@ -1,0 +1,202 @@
+//! Handing out the messages of work queues: first what came back, then what is new.
+
+use std::sync::Arc;
+
+use tidings_ports::{Page, ReadError, ReadFrom, ReadRequest, ReplyTo};
+use tidings_types::{Message, Offset};
+
+use super::Shard;
+use super::keeping::{BUSY_RETRY_MS, FULL_RETRY_MS};
+use super::pending::Waiter;
+use super::queues::SAVE_MS;
+use super::subscription::Source;
+use crate::queue::{QueueId, Told};
+
+/// A returned message, on its way out again.
+enum Fetched {
+    Found(Arc<Message>),
+    Gone,
+    /// Not before a page is read.
+    Later,
+}
+
+impl Shard {
+    /// Hands out what can be: first what came back, then what is new.
+    pub(super) fn pump(&mut self, id: QueueId) {
+        while let Some(queue) = self.queues.get(id) {
+            let Some((offset, _)) = queue.returned.first_key_value() else {
+                break;
+            };
+            let offset = *offset;
+            if queue.room().0 == 0 {
+                return;
+            }
+            match self.fetch(id, offset) {
+                Fetched::Later => return,
+                Fetched::Gone => {
+                    self.metrics.queue_missed.add(1);
+                    self.forget_returned(id, offset);
+                }
+                Fetched::Found(message) if message.is_expired(self.clock.now()) => {
+                    self.metrics.expired.add(1);
+                    self.forget_returned(id, offset);
+                }
+                Fetched::Found(message) => {
+                    if !self.hand_out(id, &message) {
+                        return;
+                    }
+                }
+            }
+        }
+        let floor = self.tail.floor();
+        let Some(queue) = self.queues.get(id) else {
+            return;
+        };
+        let Some(subscription) = queue.subscription else {
+            return;
+        };
+        let ((free, all), waits) = (queue.room(), queue.has_unacked());
+        let from_log = self
+            .subscription(subscription)
+            .is_some_and(|it| it.cursor < floor);
+        // A page for one message would be read in vain.
+        if free > 0 && !(from_log && waits && free * 2 < all) {
+            self.resume(subscription, Source::Paused);
+        }
+    }
+
+    fn forget_returned(&mut self, id: QueueId, offset: Offset) {
+        if let Some(queue) = self.queues.get(id) {
+            queue.returned.remove(&offset);
+        }
+        let due = self.clock.tick().plus_ms(SAVE_MS);
+        self.queues.set_due(id, due);
+    }
+
+    /// Gives a message to the member whose turn it is; `false` if none takes it now.
+    fn hand_out(&mut self, id: QueueId, message: &Arc<Message>) -> bool {
+        let bytes_max = self.limits.outbox_bytes_max;
+        let Some(queue) = self.queues.get(id) else {
+            return false;
+        };
+        let returned = queue.returned.get_mut(&message.offset);
+        let (count, last) = match &returned {
+            Some(returned) => (returned.count, returned.last),
+            None => (u32::from(message.offset <= queue.suspect_to), None),
+        };
+        if let Some(returned) = returned {
+            returned.message = Some(Arc::clone(message));
+        }
+        let Some(member) = queue.pick(message.size(), bytes_max, last) else {
+            return false;
+        };
+        queue.assign(member, message, count);
+        if count > 0 {
+            self.metrics.redelivered.add(1);
+        }
+        let told = Told::Message {
+            message: Arc::clone(message),
+            redelivered: count,
+        };
+        self.tell_member(member, told);
+        let due = self.clock.tick().plus_ms(SAVE_MS);
+        self.queues.set_due(id, due);
+        true
+    }
+
+    /// Offers a new message to a queue; `false` if it takes none now.
+    pub(super) fn offer_to_queue(&mut self, id: QueueId, message: &Message) -> bool {
+        let Some(queue) = self.queues.get(id) else {
+            return false;
+        };
+        // What came back goes first.
+        if !queue.returned.is_empty() || queue.room().0 == 0 {
+            return false;
+        }
+        self.hand_out(id, &Arc::new(message.copy()))
+    }
+
+    /// Finds a returned message: with the queue, in the tail, or in the log.
+    fn fetch(&mut self, id: QueueId, offset: Offset) -> Fetched {
+        let Some(queue) = self.queues.get(id) else {
+            return Fetched::Later;
+        };
+        let returned = queue.returned.get(&offset);
+        if let Some(message) = returned.and_then(|it| it.message.as_ref()) {
+            return Fetched::Found(Arc::clone(message));
+        }
+        if offset > self.tail.floor()
+            && let Some(batch) = self.tail.batch_after(Offset(offset.0 - 1))
+            && let Some(message) = batch.messages.iter().find(|it| it.offset == offset)
+        {
+            return Fetched::Found(Arc::new(message.copy()));
+        }
+        if offset.0 == 0 {
+            return Fetched::Gone;
+        }
+        self.start_fetch(id, offset);
+        Fetched::Later
+    }
+
+    fn start_fetch(&mut self, id: QueueId, first: Offset) {
+        let limits = Arc::clone(&self.limits);
+        let Some(queue) = self.queues.get(id).filter(|queue| !queue.is_fetching) else {
+            return;
+        };
+        let request = ReadRequest {
+            filters: queue.filters.clone().into(),
+            from: ReadFrom::After {
+                offset: Offset(first.0 - 1),
+                resume: false,
+            },
+            messages_max: limits.page_messages_max,
+            bytes_max: limits.page_bytes_max.min(limits.outbox_bytes_max),
+        };
+        queue.is_fetching = true;
+        let reply = ReplyTo {
+            shard: self.index,
+            token: self.pending.add(Waiter::Fetch(id, first)),
+        };
+        if self.engine.read(request, reply).is_err() {
+            self.pending.take(reply.token);
+            self.fetched(id, first, Err(ReadError::Busy));
+        }
+    }
+
+    /// A page of returned messages, from this one on, is read, or could not be.
+    pub(super) fn fetched(&mut self, id: QueueId, first: Offset, result: Result<Page, ReadError>) {
+        let Some(queue) = self.queues.get(id) else {
+            return;
+        };
+        queue.is_fetching = false;
+        let page = match result {
+            Ok(page) => page,
+            Err(error) => {
+                let retry_ms = match error {
+                    ReadError::Busy => BUSY_RETRY_MS,
+                    ReadError::Storage => FULL_RETRY_MS,
+                };
+                self.metrics.read_errors.add(1);
+                let due = self.clock.tick().plus_ms(retry_ms);
+                return self.queues.set_due(id, due);
+            }
+        };
+        for message in page.messages {
+            if let Some(returned) = queue.returned.get_mut(&message.offset) {
+                returned.message = Some(message);
+            }
+        }
+        // What the page would have and does not have is in no log any more.
+        let gone: Vec<Offset> = queue
+            .returned
+            .range(first..=page.scanned_to.max(first))
+            .filter(|(_, returned)| returned.message.is_none())
+            .map(|(offset, _)| *offset)
+            .collect();
+        for offset in gone {
+            self.metrics.queue_missed.add(1);
+            self.forget_returned(id, offset);
+        }
+        self.pump(id);
+    }
+}

@@ -1,0 +1,246 @@
+//! Reading the log for subscriptions that are behind.
+
+use std::sync::Arc;
+
+use tidings_ports::{Event, Gap, GapReason, Page, ReadError, ReadFrom, ReadRequest, ReplyTo};
+use tidings_types::{Cursor, Offset};
+
+use super::Shard;
+use super::catchup::Offered;
+use super::connection::Ended;
+use super::history::gap_of;
+use super::pending::Waiter;
+use super::subscription::{First, LiveOnly, Source, SubscriptionId};
+
+/// Reads that one shard has under way at once; the others wait their turn in its own queue.
+const READS_AT_ONCE: usize = 64;
+
+/// The least that a page holds for a conversation that takes few messages at a time.
+const PAGE_MESSAGES_MIN: usize = 8;
+
+impl Shard {
+    /// Starts reads while there are free ones.
+    pub(super) fn start_reads(&mut self) {
+        while self.pending.reads < READS_AT_ONCE {
+            let Some(id) = self.read_queue.pop_front() else {
+                return;
+            };
+            if self
+                .subscription(id)
+                .is_none_or(|it| it.source != Source::Queued)
+            {
+                continue;
+            }
+            self.tell_live_only_gap(id);
+            if !self.start_read(id) {
+                self.read_queue.push_front(id);
+                return;
+            }
+        }
+    }
+
+    fn start_read(&mut self, id: SubscriptionId) -> bool {
+        let limits = Arc::clone(&self.limits);
+        let Some(subscription) = self.subscription(id) else {
+            return true;
+        };
+        let from = match subscription.first {
+            First::Last(n, _) => ReadFrom::Last(n),
+            First::Retained => ReadFrom::Retained {
+                after: subscription.cursor,
+            },
+            First::Resume => ReadFrom::After {
+                offset: subscription.cursor,
+                resume: true,
+            },
+            // A start at the earliest message claims nothing; further on, a reader that retention overtakes
+            // is told.
+            First::Known => ReadFrom::After {
+                offset: subscription.cursor,
+                resume: subscription.cursor > Offset::ZERO,
+            },
+        };
+        let request = ReadRequest {
+            filters: Arc::clone(&subscription.filters),
+            from,
+            messages_max: limits.page_messages_max.min(subscription.page_messages),
+            // More than an outbox holds would be read in vain.
+            bytes_max: limits.page_bytes_max.min(limits.outbox_bytes_max),
+        };
+        subscription.source = Source::Reading;
+        subscription.altered_at = None;
+        let token = self.pending.add(Waiter::Page(id));
+        let reply = ReplyTo {
+            shard: self.index,
+            token,
+        };
+        if self.engine.read(request, reply).is_ok() {
+            return true;
+        }
+        self.pending.take(token);
+        if let Some(subscription) = self.subscription(id) {
+            subscription.source = Source::Queued;
+        }
+        false
+    }
+
+    /// Messages that are in no log and not in the tail any more are gone for this subscription.
+    fn tell_live_only_gap(&mut self, id: SubscriptionId) {
+        let floor = self.tail.floor();
+        let epoch = self.engine.epoch();
+        let Some(subscription) = self.subscription(id) else {
+            return;
+        };
+        let Some(LiveOnly { first, last }) = subscription.live_only.filter(|it| it.first <= floor)
+        else {
+            return;
+        };
+        subscription.live_only = (last > floor).then(|| LiveOnly {
+            first: first.max(floor.next()),
+            last,
+        });
+        let cursor = Cursor {
+            epoch,
+            offset: subscription.cursor,
+        };
+        let (connection, key) = (subscription.connection, subscription.key);
+        self.metrics.live_only_missed.add(1);
+        self.metrics.gap(GapReason::LiveOnly);
+        let gap = Gap {
+            reason: GapReason::LiveOnly,
+            after: Some(cursor),
+            resume: cursor,
+        };
+        self.tell(connection, Event::Gap { key, gap });
+    }
+
+    /// A page for a subscription has been read, or has not.
+    pub(super) fn page_read(&mut self, id: SubscriptionId, result: Result<Page, ReadError>) {
+        let Some(subscription) = self.subscription(id) else {
+            return self.start_reads();
+        };
+        subscription.source = Source::Queued;
+        let (connection, key) = (subscription.connection, subscription.key);
+        let queue = subscription.queue;
+        let unanswered = match subscription.first {
+            First::Last(_, tag) => Some(tag),
+            _ => None,
+        };
+        match result {
+            Ok(page) if queue.is_some() || self.ended(connection) == Ended::No => {
+                self.take_page(id, &page);
+            }
+            Ok(_) => {}
+            Err(ReadError::Busy) => self.read_queue.push_back(id),
+            Err(ReadError::Storage) => {
+                let refusal = self.read_refusal(ReadError::Storage);
+                if let Some(queue) = queue {
+                    self.queue_lost(queue, &refusal);
+                    return self.start_reads();
+                }
+                self.end_subscription(connection, id);
+                self.tell(
+                    connection,
+                    match unanswered {
+                        Some(tag) => Event::Refused { tag, refusal },
+                        None => Event::Lost { key, refusal },
+                    },
+                );
+            }
+        }
+        self.start_reads();
+    }
+
+    fn take_page(&mut self, id: SubscriptionId, page: &Page) {
+        let now = self.clock.now();
+        self.begin_page(id, page);
+        let limit = self.page_limit(id);
+        let usable = page
+            .messages
+            .iter()
+            .take_while(|message| message.offset <= limit);
+        for (taken, message) in usable.enumerate() {
+            if let Offered::Stopped(source) = self.offer_behind(id, message, now) {
+                if let Some(subscription) = self.subscription(id) {
+                    // Reading what its conversation does not take would be in vain.
+                    subscription.page_messages = (2 * taken).max(PAGE_MESSAGES_MIN);
+                }
+                return self.stop(id, source);
+            }
+        }
+        let Some(subscription) = self.subscription(id) else {
+            return;
+        };
+        subscription.page_messages = subscription.page_messages.saturating_mul(2);
+        let all_told = page.at_head || page.scanned_to >= subscription.start;
+        if subscription.first == First::Retained && all_told {
+            if subscription.ends_at.is_some() {
+                return self.caught_up(id);
+            }
+            // What was retained is told; from here on it is an ordinary start at `latest`.
+            subscription.first = First::Known;
+            subscription.cursor = subscription.start;
+        } else {
+            subscription.cursor = subscription.cursor.max(page.scanned_to.min(limit));
+        }
+        self.advance(id);
+    }
+
+    /// How far a page of the log may be used. What the feed has not brought to this shard yet it will bring,
+    /// live-only messages among it; and live-only messages that the tail still has are taken from there. A
+    /// page that was asked for with other filters counts up to where they were altered.
+    fn page_limit(&mut self, id: SubscriptionId) -> Offset {
+        let (floor, head) = (self.tail.floor(), self.tail.head());
+        let Some(subscription) = self.subscription(id) else {
+            return head;
+        };
+        let altered_at = subscription.altered_at.take().unwrap_or(Offset(u64::MAX));
+        if subscription.first == First::Retained {
+            // A message after the start comes because it was published, in its turn.
+            return subscription.start.min(altered_at);
+        }
+        let limit = head.min(altered_at);
+        match subscription.live_only {
+            Some(LiveOnly { first, .. }) if first > floor => limit.min(Offset(first.0 - 1)),
+            _ => limit,
+        }
+    }
+
+    /// What a page says besides its messages: where the newest N begin, and whether something is missing.
+    fn begin_page(&mut self, id: SubscriptionId, page: &Page) {
+        let epoch = self.engine.epoch();
+        let Some(subscription) = self.subscription(id) else {
+            return;
+        };
+        let (connection, key) = (subscription.connection, subscription.key);
+        let before = Cursor {
+            epoch,
+            offset: subscription.cursor,
+        };
+        let first = subscription.first.clone();
+        if let First::Last(_, tag) = first {
+            let offset = match page.messages.first() {
+                Some(oldest) => Offset(oldest.offset.0 - 1),
+                None => page
+                    .scanned_to
+                    .min(subscription.altered_at.unwrap_or(page.scanned_to)),
+            };
+            // From here on it claims to have seen everything up to there.
+            subscription.first = First::Resume;
+            subscription.start = offset;
+            subscription.cursor = offset;
+            subscription.covers_after = subscription.covers_after.max(offset);
+            let cursor = Cursor { epoch, offset };
+            let queue = subscription.queue;
+            self.tell(connection, Event::Subscribed { tag, key, cursor });
+            if let Some(queue) = queue {
+                self.queue_changed(queue);
+            }
+        }
+        self.tell_live_only_gap(id);
+        if let Some(gap) = gap_of(page, Some(before), epoch) {
+            self.metrics.gap(gap.reason);
+            self.tell(connection, Event::Gap { key, gap });
+        }
+    }
+}

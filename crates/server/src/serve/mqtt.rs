@@ -1,0 +1,300 @@
+//! MQTT connections: the first packet says which session it is for, and the session has a home.
+//!
+//! A session lives on one shard, so that taking it over from another connection is a matter of that shard
+//! alone. The shard that accepted a connection reads its first packet and, if the session's home is another
+//! shard, hands over the socket with what was read. From then on the connection stays where it is.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use tidings_adapters::mqtt::{
+    FirstPacket, MqttConversation, MqttOptions, Transport, first_packet, session_name,
+};
+use tidings_hub::home_shard;
+use tidings_types::{Refusal, RefusalCode};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::accept::Permit;
+use super::core::Core;
+use super::shard::{Arrival, Place};
+use super::{front, socket};
+
+/// Bytes of one read of the first packet.
+const READ_BYTES: usize = 4 << 10;
+/// Bytes without a whole first packet among them; the adapter gives up long before.
+const FIRST_BYTES_MAX: usize = 1 << 20;
+/// How requests begin (RFC 9110, 9): no packet of MQTT begins with these bytes.
+const METHODS: [&[u8]; 8] = [
+    b"GET ",
+    b"POST ",
+    b"PUT ",
+    b"HEAD ",
+    b"DELETE ",
+    b"PATCH ",
+    b"OPTIONS ",
+    b"PRI * ",
+];
+
+/// A connection between two shards.
+pub struct Moved {
+    socket: std::net::TcpStream,
+    permit: Permit,
+    rest: BytesMut,
+    transport: Transport,
+}
+
+impl Moved {
+    /// Registers the socket with the runtime of the shard that it has come to.
+    pub fn land(self) -> io::Result<(Landed, Permit)> {
+        let landed = Landed {
+            socket: TcpStream::from_std(self.socket)?,
+            rest: self.rest,
+            transport: self.transport,
+            assigned_id: None,
+        };
+        Ok((landed, self.permit))
+    }
+}
+
+/// A connection on the shard that serves it.
+pub struct Landed {
+    socket: TcpStream,
+    /// What was read of it, the first packet in front.
+    rest: BytesMut,
+    transport: Transport,
+    assigned_id: Option<ByteString>,
+}
+
+/// A WebSocket that is to carry MQTT.
+pub struct Upgraded {
+    /// The socket.
+    pub socket: TcpStream,
+    /// The answer to the handshake, if it is not written yet.
+    pub head: Bytes,
+    /// What came behind the handshake.
+    pub rest: BytesMut,
+}
+
+/// Serves a connection to the MQTT listener until it ends.
+pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
+    let upgraded = Upgraded {
+        socket,
+        head: Bytes::new(),
+        rest: BytesMut::new(),
+    };
+    serve_from_first(core, upgraded, Transport::Tcp, place).await;
+}
+
+/// Serves a WebSocket until it ends.
+pub async fn serve_upgraded(core: Rc<Core>, upgraded: Upgraded, place: Place) {
+    serve_from_first(core, upgraded, Transport::WebSocket, place).await;
+}
+
+async fn serve_from_first(core: Rc<Core>, upgraded: Upgraded, transport: Transport, place: Place) {
+    // Boxed, so that what opening needs is given back before the connection's long idle life begins.
+    if let Some(landed) = Box::pin(open(&core, upgraded, transport, &place)).await {
+        serve_landed(core, landed, place).await;
+    }
+}
+
+/// Serves a connection on the shard where it belongs.
+pub async fn serve_landed(core: Rc<Core>, landed: Landed, place: Place) {
+    let Landed {
+        socket,
+        rest,
+        transport,
+        assigned_id,
+    } = landed;
+    let conversation = Box::new(MqttConversation::new(MqttOptions {
+        transport,
+        limits: Arc::clone(&core.shared.limits),
+        assigned_id,
+        server_reference: core.shared.mqtt_server_reference.clone(),
+    }));
+    socket::run(core, conversation, socket, Bytes::new(), rest).await;
+    drop(place);
+}
+
+/// Reads the first packet. `None` if the connection is closed, or serves elsewhere.
+async fn open(
+    core: &Rc<Core>,
+    upgraded: Upgraded,
+    transport: Transport,
+    place: &Place,
+) -> Option<Landed> {
+    let Upgraded {
+        mut socket,
+        head,
+        mut rest,
+    } = upgraded;
+    let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
+    let opening = async {
+        if !head.is_empty() {
+            socket
+                .write_all(&head)
+                .await
+                .map_err(|error| Refused::broken(&error))?;
+        }
+        read_first(core, &socket, &mut rest, transport).await
+    };
+    let read = tokio::select! {
+        read = timeout(limit, opening) => read.unwrap_or(Err(Refused(Some(RefusalCode::RequestTimeout)))),
+        // Nobody has said anything yet that would call for a goodbye.
+        () = core.draining() => Err(Refused(Some(RefusalCode::ShuttingDown))),
+    };
+    let assigned_id = match read {
+        Ok(FirstPacket::Session(name)) => {
+            let home = home_shard(&name, core.shared.arrivals.len());
+            if home != core.index {
+                let permit = place.take_permit()?;
+                move_home(core, home, (socket, permit, rest, transport)).await;
+                return None;
+            }
+            None
+        }
+        Ok(FirstPacket::Anonymous) => Some(assigned_id(core)?),
+        Ok(FirstPacket::Refused | FirstPacket::Incomplete) => {
+            if transport == Transport::Tcp && is_http(&rest) {
+                tell_http(core, socket).await;
+                return None;
+            }
+            None
+        }
+        Err(Refused(code)) => {
+            if let Some(code) = code {
+                tracing::debug!(reason = code.slug(), "an mqtt connection did not begin");
+                core.shared.metrics.refused(code);
+            }
+            return None;
+        }
+    };
+    Some(Landed {
+        socket,
+        rest,
+        transport,
+        assigned_id,
+    })
+}
+
+/// Why a connection ends before its conversation begins; nothing if the peer left.
+struct Refused(Option<RefusalCode>);
+
+impl Refused {
+    fn broken(error: &io::Error) -> Self {
+        tracing::trace!(%error, "an mqtt connection broke before its first packet");
+        Self(None)
+    }
+}
+
+/// Reads until it is known where the connection belongs.
+async fn read_first(
+    core: &Core,
+    socket: &TcpStream,
+    bytes: &mut BytesMut,
+    transport: Transport,
+) -> Result<FirstPacket, Refused> {
+    let mut budget = core.body_budget();
+    loop {
+        if !bytes.is_empty() {
+            match first_packet(bytes, transport) {
+                FirstPacket::Incomplete if bytes.len() > FIRST_BYTES_MAX => {
+                    return Err(Refused(Some(RefusalCode::MessageTooLarge)));
+                }
+                FirstPacket::Incomplete => {}
+                first => return Ok(first),
+            }
+        }
+        // No buffer is held for a peer that says nothing.
+        socket
+            .readable()
+            .await
+            .map_err(|error| Refused::broken(&error))?;
+        // More at once when much has come: the packet is looked at again from its start.
+        bytes.reserve(READ_BYTES.max(bytes.len()));
+        match socket.try_read_buf(bytes) {
+            Ok(0) => return Err(Refused(None)),
+            Ok(read) if budget.take(read) => {}
+            Ok(_) => return Err(Refused(Some(RefusalCode::Busy))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(Refused::broken(&error)),
+        }
+    }
+}
+
+/// Hands a connection over to the shard that its session lives on.
+async fn move_home(
+    core: &Core,
+    home: usize,
+    (socket, permit, rest, transport): (TcpStream, Permit, BytesMut, Transport),
+) {
+    let socket = match socket.into_std() {
+        Ok(socket) => socket,
+        Err(error) => return tracing::debug!(%error, "a connection broke before it could move"),
+    };
+    let moved = Arrival::Moved(Moved {
+        socket,
+        permit,
+        rest,
+        transport,
+    });
+    // A shard with too many arrivals makes them wait; nothing else waits for them.
+    let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
+    let refused = match timeout(limit, core.shared.arrivals[home].send(moved)).await {
+        Ok(Ok(())) => return,
+        // It has said its goodbyes already.
+        Ok(Err(_)) => RefusalCode::ShuttingDown,
+        Err(_) => RefusalCode::Busy,
+    };
+    core.shared.metrics.refused(refused);
+}
+
+/// A client identifier that nobody has or can guess, and whose home is this shard.
+fn assigned_id(core: &Core) -> Option<ByteString> {
+    let shards = core.shared.arrivals.len();
+    loop {
+        let random = match (getrandom::u64(), getrandom::u64()) {
+            (Ok(high), Ok(low)) => u128::from(high) << 64 | u128::from(low),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "no random numbers for a client identifier");
+                core.shared.metrics.refused(RefusalCode::Internal);
+                return None;
+            }
+        };
+        let id = format!("tidings-{random:032x}");
+        if home_shard(&session_name(&id), shards) == core.index {
+            return Some(id.into());
+        }
+    }
+}
+
+fn is_http(bytes: &[u8]) -> bool {
+    METHODS.iter().any(|method| bytes.starts_with(method))
+}
+
+/// Tells somebody who opened the wrong port.
+async fn tell_http(core: &Core, socket: TcpStream) {
+    tracing::debug!("http came to the mqtt listener");
+    let detail = "MQTT is spoken here: HTTP has a port of its own (http.listen)";
+    let refusal = Refusal::new(RefusalCode::BadRequest, detail);
+    front::refuse(core, socket, refusal).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_told_from_a_packet() {
+        assert!(is_http(b"GET / HTTP/1.1\r\n"));
+        assert!(is_http(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+        assert!(!is_http(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"));
+        assert!(!is_http(b"\x16\x03\x01\x02\x00"));
+        assert!(!is_http(b"G"));
+    }
+}

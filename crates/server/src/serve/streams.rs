@@ -1,0 +1,170 @@
+//! Opening what outlives a request: event streams, and every kind of WebSocket.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use tidings_adapters::http::{RawSocket, Route};
+use tidings_adapters::mqtt;
+use tidings_adapters::sse::{SseConversation, SseRequest};
+use tidings_adapters::websocket::{
+    self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
+};
+use tidings_hub::gate::{self, Wanted};
+use tidings_ports::{Conversation, Start};
+use tidings_types::{Refusal, RefusalCode, TopicFilter};
+
+use super::core::Core;
+
+/// A stream that is about to be opened: its response head, and who takes over.
+pub struct OpenStream {
+    /// Status and headers.
+    pub head: http::response::Parts,
+    /// Who takes over.
+    pub serves: Serves,
+}
+
+/// Who takes over when a stream is open.
+pub enum Serves {
+    /// A conversation, on this shard.
+    Conversation(Box<dyn Conversation>),
+    /// MQTT, on the shard that its first packet asks for.
+    Mqtt,
+}
+
+/// Whether the route is one that [`open`] opens.
+pub fn is_stream(route: &Route) -> bool {
+    matches!(
+        route,
+        Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket | Route::MqttSocket
+    )
+}
+
+/// Prepares a stream or WebSocket for a request, or says why not.
+pub fn open(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Refusal> {
+    if core.is_draining() {
+        let detail = "the server is going down: come back in a moment";
+        return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
+    }
+    match route {
+        Route::Stream(request) => event_stream(core, parts, request),
+        Route::RawSocket(socket) => raw_socket(core, parts, socket),
+        Route::MqttSocket => mqtt_socket(core, parts),
+        _ => tidings_socket(core, parts),
+    }
+}
+
+fn event_stream(core: &Core, parts: &Parts, request: SseRequest) -> Result<OpenStream, Refusal> {
+    admit(core, &request.filters, &request.start)?;
+    let (head, ()) = event_stream_head(core, parts, &request).into_parts();
+    let gzip = is_gzip(core, &request);
+    let limits = Arc::clone(&core.shared.limits);
+    let conversation = SseConversation::new(request, gzip, limits);
+    Ok(OpenStream {
+        head,
+        serves: Serves::Conversation(Box::new(conversation)),
+    })
+}
+
+fn raw_socket(core: &Core, parts: &Parts, socket: RawSocket) -> Result<OpenStream, Refusal> {
+    let RawSocket {
+        filter,
+        start,
+        echo,
+    } = socket;
+    admit(core, std::slice::from_ref(&filter), &start)?;
+    let deflate = core.shared.websocket_compression;
+    let accepted = handshake(core, parts, &[], deflate)?;
+    let options = RawOptions {
+        filter,
+        start,
+        echo,
+        deflate: accepted.deflate,
+    };
+    let conversation = RawConversation::new(options, Arc::clone(&core.shared.limits));
+    Ok(OpenStream {
+        head: switching(&accepted)?,
+        serves: Serves::Conversation(Box::new(conversation)),
+    })
+}
+
+fn tidings_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
+    let deflate = core.shared.websocket_compression;
+    let accepted = handshake(core, parts, &[websocket::SUBPROTOCOL], deflate)?;
+    let limits = Arc::clone(&core.shared.limits);
+    let conversation = TidingsConversation::new(accepted.deflate, limits);
+    Ok(OpenStream {
+        head: switching(&accepted)?,
+        serves: Serves::Conversation(Box::new(conversation)),
+    })
+}
+
+fn mqtt_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
+    if !core.shared.mqtt_websocket {
+        let detail = "MQTT over WebSocket is turned off (mqtt.websocket)";
+        return Err(Refusal::new(RefusalCode::NotFound, detail));
+    }
+    let accepted = handshake(core, parts, &mqtt::SUBPROTOCOLS, false)?;
+    // MQTT-6.0.0-3: a client offers it. Without it, both sides may take the other for something else.
+    if accepted.subprotocol.is_none() {
+        let detail =
+            "MQTT is spoken here: offer the subprotocol `mqtt` (`Sec-WebSocket-Protocol: mqtt`)";
+        return Err(Refusal::new(RefusalCode::BadRequest, detail));
+    }
+    Ok(OpenStream {
+        head: switching(&accepted)?,
+        serves: Serves::Mqtt,
+    })
+}
+
+/// The hub admits every subscription itself; asked before, a refusal can still be an HTTP status.
+fn admit(core: &Core, filters: &[TopicFilter], start: &Start) -> Result<(), Refusal> {
+    let wanted = Wanted {
+        filters: filters.to_vec(),
+        start: start.clone(),
+    };
+    gate::subscribe(&core.shared.anonymous(), wanted, &core.shared.limits).map(drop)
+}
+
+fn handshake(
+    core: &Core,
+    parts: &Parts,
+    subprotocols: &[&'static str],
+    deflate: bool,
+) -> Result<websocket::Accepted, Refusal> {
+    let reloadable = core.shared.reloadable();
+    let options = HandshakeOptions {
+        subprotocols,
+        origins: &reloadable.origins,
+        deflate,
+    };
+    websocket::accept(&Request::from_parts(parts.clone(), ()), options)
+}
+
+fn is_gzip(core: &Core, request: &SseRequest) -> bool {
+    core.shared.sse_gzip && request.gzip
+}
+
+/// The response head of an event stream.
+pub fn event_stream_head(core: &Core, parts: &Parts, request: &SseRequest) -> Response<()> {
+    let mut head = request.response_head(is_gzip(core, request));
+    core.shared
+        .reloadable()
+        .cors
+        .apply(parts, &mut head.headers);
+    Response::from_parts(head, ())
+}
+
+fn switching(accepted: &websocket::Accepted) -> Result<http::response::Parts, Refusal> {
+    let mut builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    for (name, value) in &accepted.headers {
+        builder = builder.header(name, value);
+    }
+    let response = builder.body(()).map_err(|error| {
+        Refusal::new(
+            RefusalCode::Internal,
+            format!("the handshake's answer is no response: {error}"),
+        )
+    })?;
+    Ok(response.into_parts().0)
+}
