@@ -5,11 +5,17 @@
 //! - [`Inboxes`] is the engine's feed: it hands every committed batch to every shard as one `Arc`, and
 //!   answers to the shard that asked.
 //! - [`gate`] is the only permission check. Nothing behind it takes what it did not admit.
+//! - A session lives on the shard that [`home_shard`] names, where its connections are opened too; a work queue
+//!   lives on the home shard of its name, and its members anywhere. What of them outlives the process is kept by
+//!   the engine as states, which [`states_by_home`] hands back at the start.
 //!
 //! Invariants:
 //! - A subscription delivers every matching message after its start, in order, once, or a gap event that says
 //!   that some may be missing. A full outbox or inbox is never an error.
-//! - A message that matches several subscriptions of one connection is delivered once on that connection.
+//! - A message that matches several subscriptions of one connection is delivered once on that connection,
+//!   but for subscriptions that end by themselves, and work queues.
+//! - A will is published once. A message of a work queue is with one member at a time, and goes to another one
+//!   until one is done with it.
 //! - Memory is bounded by the limits: outboxes, inboxes, the tail, reads and publishes in flight.
 
 #[doc(hidden)]

@@ -62,7 +62,7 @@ pub struct Limits {
     pub keys_max: usize,
     /// How long an idempotency key is remembered.
     pub key_window_ms: u64,
-    /// Sessions in all, with and without a connection.
+    /// Sessions and work queues in all, with and without a connection.
     pub sessions_max: usize,
     /// What is kept of one session.
     pub session_bytes_max: usize,

@@ -114,6 +114,21 @@ fn a_connect_that_cannot_be_accepted_is_answered_and_closed() {
 }
 
 #[test]
+fn nothing_behind_a_refused_connect_counts() {
+    let mut world = World::new();
+    for connect in [
+        connect4("", false),
+        connect5("a", true, &[&[&[0x15][..], &text("m")].concat()]),
+    ] {
+        let mut peer = world.open();
+        let all = [connect, publish4(0, "x", 0, b"m"), vec![0xc0, 0]].concat();
+        let out = world.receive(&mut peer, &all);
+        assert_eq!(packets(&out).len(), 1, "{}", hex(&out));
+        assert!(world.log.is_empty());
+    }
+}
+
+#[test]
 fn a_connack_says_what_differs_from_what_was_asked() {
     let mut world = World::new();
     world.limits.mqtt_keep_alive_s_max = 60;

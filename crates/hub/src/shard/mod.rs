@@ -233,7 +233,8 @@ impl Shard {
             return;
         }
         self.tell_closed(id);
-        self.settle();
+        // Only its own: what it saves at last is written once, together with that it is gone.
+        self.settle_one(id);
         let connection = self.connections.remove(id.index as usize);
         if let Some(session) = connection.session {
             self.leave_session(session);

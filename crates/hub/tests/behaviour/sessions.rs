@@ -204,6 +204,22 @@ fn saves_that_nobody_waits_for_are_written_together() {
 }
 
 #[test]
+fn the_end_of_a_connection_is_one_write() {
+    let mut stage = Stage::new();
+    let (peer, _) = opened(&mut stage, false);
+    stage.say(&peer, keep(None, save("a", Expiry::Never, None)));
+    stage.run();
+    let before = stage.engine.stats().states_written;
+    let last = vec![keep(None, save("b", Expiry::Never, None))];
+    peer.mind().answers.insert("closed", last);
+    stage.disconnect(&peer);
+    stage.run();
+    assert_eq!(stage.engine.stats().states_written, before + 1);
+    stage.crash();
+    assert_eq!(opened(&mut stage, false).1, state("b"));
+}
+
+#[test]
 fn saves_outlast_a_log_that_is_busy() {
     let mut stage = Stage::new();
     let (peer, _) = opened(&mut stage, false);

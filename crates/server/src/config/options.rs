@@ -482,7 +482,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     .range(1_000, 30 * DAY),
     option(
         "limits.sessions_max",
-        "Sessions in all, with and without a connection.",
+        "Sessions and work queues in all, with and without a connection.",
         |c| Slot::Count((&mut c.limits.sessions_max).into()),
     )
     .range(1, 1_000_000_000),
