@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod http;
+pub mod mqtt;
 pub mod poll;
 pub mod query;
 pub mod sse;
