@@ -96,6 +96,7 @@ pub struct Core {
     closed: tokio::sync::Notify,
     /// Bytes of request bodies that are being read.
     bodies: Cell<usize>,
+    opening: tokio::sync::Semaphore,
 }
 
 impl Core {
@@ -117,12 +118,14 @@ impl Core {
             open: Cell::new(0),
             closed: tokio::sync::Notify::new(),
             bodies: Cell::new(0),
+            opening: tokio::sync::Semaphore::new(1),
         }
     }
 
     /// Does something with the shard, then writes what came of it.
     pub fn with<R>(&self, work: impl FnOnce(&mut Shard) -> R) -> R {
         let state = &mut *self.state.borrow_mut();
+        state.deliver_arrivals();
         let result = work(&mut state.shard);
         state.flush_dirty();
         result
@@ -167,6 +170,7 @@ impl Core {
         wire: Wire,
     ) -> ConnectionId {
         let state = &mut *self.state.borrow_mut();
+        state.deliver_arrivals();
         let id = state.shard.connect(conversation, principal, head);
         if state.wires.len() <= id.slot() {
             state.wires.resize_with(id.slot() + 1, || None);
@@ -257,6 +261,7 @@ impl Core {
     /// Reads once from a socket and passes it on. `rest` holds what the conversation left.
     pub fn receive(&self, id: ConnectionId, rest: &mut BytesMut) -> Received {
         let state = &mut *self.state.borrow_mut();
+        state.deliver_arrivals();
         let Some((_, Wire::Socket { socket, .. })) =
             state.wires.get(id.slot()).and_then(Option::as_ref)
         else {
@@ -309,6 +314,16 @@ impl Core {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// A step in opening a connection. After each step everybody else runs before the next one, so that
+    /// thousands that come at once do not stand between those that are there and their messages.
+    pub async fn step_of_opening<R>(&self, step: impl FnOnce() -> R) -> R {
+        let turn = self.opening.acquire().await;
+        let result = step();
+        tokio::task::yield_now().await;
+        drop(turn);
+        result
     }
 
     /// Counts an open socket until the guard is dropped.
@@ -394,6 +409,15 @@ impl State {
         match self.wires.get_mut(id.slot()) {
             Some(Some((owner, wire))) if *owner == id => Some(wire),
             _ => None,
+        }
+    }
+
+    /// Delivers what is committed before anything else is done: thousands of peers that connect, or publish, at
+    /// once are thousands of tasks, and the one that delivers would wait for its turn behind all of them.
+    fn deliver_arrivals(&mut self) {
+        if self.shard.has_arrivals() {
+            self.shard.take_inbox();
+            self.flush_dirty();
         }
     }
 
