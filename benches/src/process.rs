@@ -183,10 +183,11 @@ impl Drop for Process {
     }
 }
 
-/// The command on the server's core. It dies with us whatever ends us (`prctl(PR_SET_PDEATHSIG)`).
+/// The command on the server's core. It ends with us whatever ends us (`prctl(PR_SET_PDEATHSIG)`): asked to, not
+/// killed, as the signal comes to the first process alone, which then ends its workers.
 fn pinned(command: &Command) -> Command {
     let mut pinned = Command::new("setpriv");
-    pinned.args(["--pdeathsig", "KILL"]);
+    pinned.args(["--pdeathsig", "TERM"]);
     if has_two_cores() {
         pinned.args(["taskset", "-c", &SERVER_CPU.to_string()]);
     }
