@@ -9,6 +9,7 @@ mod commands;
 mod connection;
 mod fanout;
 mod pending;
+mod runs;
 mod subscription;
 
 use std::collections::VecDeque;
