@@ -15,6 +15,7 @@ use tidings_hub::shard::Ended;
 use tidings_hub::{ConnectionId, Metrics, Shard};
 use tidings_ports::Conversation;
 use tidings_types::Principal;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Shared;
@@ -273,6 +274,9 @@ impl Core {
                 Received::Finished
             }
             Ok(n) => {
+                if n < READ_BYTES {
+                    mark_drained(socket);
+                }
                 rest.extend_from_slice(&state.read_buffer[..n]);
                 state.shard.receive(id, rest);
                 Received::More
@@ -402,6 +406,15 @@ impl Drop for Open {
             self.0.closed.notify_one();
         }
     }
+}
+
+/// Tells the runtime that everything there was has been read, which it would otherwise find out by another read.
+/// What comes later is a new event, and the peer's end stays visible.
+fn mark_drained(socket: &TcpStream) {
+    let drained = socket.try_io(Interest::READABLE, || {
+        Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
+    });
+    debug_assert!(drained.is_err());
 }
 
 impl State {

@@ -19,7 +19,7 @@ use super::{Shared, front};
 /// Between two looks at the timers: the width of a slot of the wheel.
 const TICK: Duration = Duration::from_millis(64);
 /// Tasks that run between two looks at the sockets while there is no pause.
-const TASKS_A_LOOK: u32 = 8;
+const TASKS_A_LOOK: u32 = 16;
 /// Sockets that one look finds ready.
 const EVENTS_A_LOOK: usize = 64;
 /// Connections that are taken over before everybody else has a turn.
