@@ -49,6 +49,26 @@ fn idle_connections_are_kept() {
 }
 
 #[test]
+fn publishes_are_acknowledged() {
+    runs("publish", "| tidings, `tidings.v1` ");
+}
+
+#[test]
+fn returning_clients_get_what_they_missed() {
+    runs("storm", "| until all are live ");
+}
+
+#[test]
+fn every_topic_reaches_its_subscriber() {
+    runs("topics", "| tidings");
+}
+
+#[test]
+fn compressed_messages_arrive() {
+    runs("compress", "| tidings");
+}
+
+#[test]
 fn an_unknown_subcommand_is_refused() {
     let (succeeded, text) = compare(&["fanuot"]);
     assert!(!succeeded);
