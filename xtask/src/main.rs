@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test`, `ci` and `docs`.
+//! The project's own commands: `cargo xtask test`, `ci`, `bench` and `docs`.
 //!
 //! `test` is everything that has to hold before a change lands, on a fresh machine too: it installs what the
 //! tests need and is not there yet, and its last line is the totals. This crate uses the standard library
 //! alone, so that the command starts at once.
 
+mod bench;
 mod tests_run;
 mod tools;
 
@@ -17,6 +18,7 @@ usage: cargo xtask COMMAND
 
   test [FILTER..]  format, lints, build and all tests; prints the totals last
   ci               the same: what continuous integration runs
+  bench [WHAT..]   measures next to other servers, into benches/RESULTS.md; --quick only tries it
   docs             writes docs/configuration.md anew from the server's option table";
 
 /// A command of ours that cannot go on, in a sentence.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("test") => test(&arguments[1..]),
         Some("ci") => test(&[]),
+        Some("bench") => bench::run(&arguments[1..]),
         Some("docs") => docs(),
         _ => Err(Failure::new(USAGE)),
     };

@@ -1,5 +1,5 @@
-//! Installs the foreign programs that the end-to-end tests drive the server with, where they are missing:
-//! a browser, Node packages, MQTT clients, and the Autobahn cases. What is there already is left alone.
+//! Installs foreign programs where they are missing. The end-to-end tests drive the server with a browser, Node
+//! packages, MQTT clients and the Autobahn cases. What is there already is left alone.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -20,17 +20,15 @@ const DEBIAN: &[(&str, &str)] = &[
 
 /// Makes sure that everything is there.
 pub fn install() -> Result<(), Failure> {
-    debian_packages()?;
+    let missing = DEBIAN.iter().filter(|(_, program)| !is_there(program));
+    let missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
+    debian_packages("the tests", &missing)?;
     node_packages()?;
-    python_packages()
+    python_packages("tests").map(drop)
 }
 
-fn debian_packages() -> Result<(), Failure> {
-    let missing: Vec<&str> = DEBIAN
-        .iter()
-        .filter(|(_, program)| !is_there(program))
-        .map(|(package, _)| *package)
-        .collect();
+/// Installs Debian packages that are missing, for the purpose that is named where that is not possible.
+pub fn debian_packages(purpose: &str, missing: &[&str]) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -40,19 +38,20 @@ fn debian_packages() -> Result<(), Failure> {
     );
     if !is_root() || !is_there("apt-get") {
         return Err(Failure::new(format!(
-            "the tests need {}: install it, on Debian by `sudo {install}`, then run this again",
+            "{purpose} need {}: install it, on Debian by `sudo {install}`, then run this again",
             missing.join(", ")
         )));
     }
     run(Command::new("apt-get").args(["-qq", "update"]))?;
     run(Command::new("apt-get")
         .args(["-qq", "install", "-y", "--no-install-recommends"])
-        .args(&missing)
+        .args(missing)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdout(Stdio::null()))
 }
 
-fn node_packages() -> Result<(), Failure> {
+/// The packages that the tests and measurements use from npm.
+pub fn node_packages() -> Result<(), Failure> {
     let folder = root().join("tests/node");
     // npm writes this copy of the lock file after everything else.
     let installed = folder.join("node_modules/.package-lock.json");
@@ -70,17 +69,19 @@ fn node_packages() -> Result<(), Failure> {
         .current_dir(folder))
 }
 
-fn python_packages() -> Result<(), Failure> {
-    let folder = root().join("tests/.venv");
-    let requirements = root().join("tests/requirements.txt");
+/// A virtual environment in the folder with what its `requirements.txt` names; returns its Python.
+pub fn python_packages(of: &str) -> Result<PathBuf, Failure> {
+    let folder = root().join(of).join(".venv");
+    let requirements = root().join(of).join("requirements.txt");
     let installed = folder.join("installed");
+    let python = folder.join("bin/python");
     if is_newer(&installed, &requirements) {
-        return Ok(());
+        return Ok(python);
     }
     run(Command::new("python3")
         .args(["-m", "venv", "--clear"])
         .arg(&folder))?;
-    run(Command::new(folder.join("bin/python"))
+    run(Command::new(&python)
         .args([
             "-m",
             "pip",
@@ -91,7 +92,8 @@ fn python_packages() -> Result<(), Failure> {
         ])
         .arg(&requirements))?;
     std::fs::write(&installed, "")
-        .map_err(|error| Failure::new(format!("cannot write {}: {error}", installed.display())))
+        .map_err(|error| Failure::new(format!("cannot write {}: {error}", installed.display())))?;
+    Ok(python)
 }
 
 fn is_newer(installed: &Path, wanted: &Path) -> bool {

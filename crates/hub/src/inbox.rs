@@ -5,6 +5,7 @@
 //! bounded by what the shard asked for, so they are never dropped.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytestring::ByteString;
@@ -55,6 +56,8 @@ type Wake = Box<dyn Fn() + Send + Sync>;
 /// The inbox of one shard.
 pub struct Inbox {
     waiting: Mutex<Waiting>,
+    /// Whether something waits. Written under the lock; read without it, as a hint.
+    is_waiting: AtomicBool,
     wake: OnceLock<Wake>,
     batches_max: usize,
     bytes_max: usize,
@@ -64,6 +67,7 @@ impl Inbox {
     fn new(limits: &Limits) -> Self {
         Self {
             waiting: Mutex::default(),
+            is_waiting: AtomicBool::new(false),
             wake: OnceLock::new(),
             batches_max: limits.inbox_batches_max,
             bytes_max: limits.inbox_bytes_max,
@@ -84,6 +88,11 @@ impl Inbox {
         }
     }
 
+    /// Whether something waits, or does so a moment later.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Relaxed)
+    }
+
     /// Takes everything that waits, into an empty queue.
     pub(crate) fn take(&self, into: &mut VecDeque<Note>) {
         debug_assert!(into.is_empty());
@@ -91,6 +100,7 @@ impl Inbox {
         std::mem::swap(&mut waiting.notes, into);
         waiting.batches = 0;
         waiting.bytes = 0;
+        self.is_waiting.store(false, Relaxed);
     }
 
     fn put(&self, put: impl FnOnce(&mut Waiting)) {
@@ -98,6 +108,7 @@ impl Inbox {
             let mut waiting = self.lock();
             let was_empty = waiting.notes.is_empty();
             put(&mut waiting);
+            self.is_waiting.store(!waiting.notes.is_empty(), Relaxed);
             was_empty && !waiting.notes.is_empty()
         };
         if was_empty {

@@ -460,6 +460,8 @@ impl Conversation for MqttConversation {
 #[cfg(test)]
 mod auth_tests;
 #[cfg(test)]
+mod chaos_tests;
+#[cfg(test)]
 mod connect_tests;
 #[cfg(test)]
 mod deliver_tests;

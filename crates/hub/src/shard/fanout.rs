@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tidings_ports::{Delivery, Framed};
 use tidings_types::{Batch, Message, Offset, Storage, Timestamp};
 
-use super::Shard;
 use super::connection::{Connection, ConnectionId, Ended};
 use super::subscription::{Formats, LiveOnly, SlotFraming, Source, Subscription};
+use super::{Shard, runs};
 use crate::inbox::Lagged;
 use crate::metrics::Metrics;
 use crate::queue::QueueId;
@@ -112,16 +112,15 @@ impl Shard {
     pub(super) fn fan_out(&mut self, batch: Arc<Batch>) {
         let now = self.clock.now();
         let mut matched = std::mem::take(&mut self.matched);
-        let mut topic = None;
-        for message in &batch.messages {
-            // Neighbours of one topic are common, and nothing subscribes in between.
-            if topic != Some(&message.topic) {
-                self.trie.matches(&message.topic, &mut matched);
-                topic = Some(&message.topic);
-            }
-            self.formats.next_message();
-            for entry in &matched {
-                self.offer_live(entry.subscription as usize, message, now);
+        for run in runs::of(&batch.messages) {
+            // Nothing subscribes in between.
+            self.trie.matches(&run[0].topic, &mut matched);
+            self.offer_run(run, &mut matched, now);
+            for message in run {
+                self.formats.next_message();
+                for entry in &matched {
+                    self.offer_live(entry.subscription as usize, message, now);
+                }
             }
         }
         self.matched = matched;

@@ -16,6 +16,7 @@ mod pages;
 mod pending;
 mod publish;
 mod queues;
+mod runs;
 mod sessions;
 mod subscribe;
 mod subscription;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use slab::Slab;
-use tidings_ports::{Clock, Command, Conversation, Engine, Event, Start, Tick};
+use tidings_ports::{Answer, Clock, Command, Conversation, Engine, Event, Start, Tick};
 use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode};
 
 use connection::Connection;
@@ -49,6 +50,8 @@ use crate::wheel::Wheel;
 
 /// How long a shard whose reads were all refused waits before it asks again.
 const READ_RETRY_MS: u64 = 20;
+/// Pages of the log that are carried out before the shard's other work gets its turn.
+const PAGES_A_TURN: usize = 4;
 
 /// What a shard is made of.
 pub struct ShardConfig {
@@ -120,6 +123,8 @@ pub struct Shard {
     wills_retry_at: Option<Tick>,
     /// Commands that conversations gave and that are not yet carried out.
     commands: VecDeque<(ConnectionId, Command)>,
+    /// Pages that were read and are not yet carried out: what is live goes first.
+    pages: VecDeque<(u64, Answer)>,
     /// Scratch, kept for its memory.
     notes: VecDeque<Note>,
     matched: Vec<Entry>,
@@ -164,6 +169,7 @@ impl Shard {
             due_wills: VecDeque::new(),
             wills_retry_at: None,
             commands: VecDeque::new(),
+            pages: VecDeque::new(),
             notes: VecDeque::new(),
             matched: Vec::new(),
             due: Vec::new(),
@@ -342,15 +348,35 @@ impl Shard {
         }
     }
 
-    /// Carries out what waits in the inbox.
+    /// Whether something waits in the inbox. Who has much else to do looks here in between, so that what is
+    /// live does not wait for it.
+    pub fn has_arrivals(&self) -> bool {
+        self.inbox.is_waiting()
+    }
+
+    /// Carries out what waits in the inbox: all that is live, and some of the pages that were read.
     pub fn take_inbox(&mut self) {
         self.scan_left = self.limits.tail_scan_max;
         let mut notes = std::mem::take(&mut self.notes);
         self.inbox.take(&mut notes);
         for note in notes.drain(..) {
-            self.take_note(note);
+            match note {
+                Note::Answer(token, answer @ Answer::Read(_)) => {
+                    self.pages.push_back((token, answer));
+                }
+                note => self.take_note(note),
+            }
         }
         self.notes = notes;
+        for _ in 0..PAGES_A_TURN {
+            let Some((token, page)) = self.pages.pop_front() else {
+                break;
+            };
+            self.answered(token, page);
+        }
+        if !self.pages.is_empty() {
+            self.inbox.call();
+        }
         self.feed_advanced();
         self.resume_scans();
         self.settle();

@@ -128,8 +128,10 @@ pub(super) enum SlotFraming {
 /// The formats that are in use on this shard, and the current message's frames in them.
 #[derive(Default)]
 pub(super) struct Formats {
-    known: Vec<&'static dyn FrameFormat>,
+    pub known: Vec<&'static dyn FrameFormat>,
     frames: Vec<SharedFrame>,
+    /// The current run's frames.
+    pub runs: Vec<super::runs::Joined>,
 }
 
 /// What is known of the current message's frame in one format.

@@ -15,6 +15,7 @@ use tidings_hub::shard::Ended;
 use tidings_hub::{ConnectionId, Metrics, Shard};
 use tidings_ports::Conversation;
 use tidings_types::Principal;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Shared;
@@ -98,6 +99,7 @@ pub struct Core {
     closed: tokio::sync::Notify,
     /// Bytes of request bodies that are being read.
     bodies: Cell<usize>,
+    opening: tokio::sync::Semaphore,
 }
 
 impl Core {
@@ -120,12 +122,14 @@ impl Core {
             open: Cell::new(0),
             closed: tokio::sync::Notify::new(),
             bodies: Cell::new(0),
+            opening: tokio::sync::Semaphore::new(1),
         }
     }
 
     /// Does something with the shard, then writes what came of it.
     pub fn with<R>(&self, work: impl FnOnce(&mut Shard) -> R) -> R {
         let state = &mut *self.state.borrow_mut();
+        state.deliver_arrivals();
         let result = work(&mut state.shard);
         state.flush_dirty();
         result
@@ -170,6 +174,7 @@ impl Core {
         wire: Wire,
     ) -> ConnectionId {
         let state = &mut *self.state.borrow_mut();
+        state.deliver_arrivals();
         let id = state.shard.connect(conversation, principal, head);
         if state.wires.len() <= id.slot() {
             state.wires.resize_with(id.slot() + 1, || None);
@@ -260,6 +265,7 @@ impl Core {
     /// Reads once from a socket and passes it on. `rest` holds what the conversation left.
     pub fn receive(&self, id: ConnectionId, rest: &mut BytesMut) -> Received {
         let state = &mut *self.state.borrow_mut();
+        state.deliver_arrivals();
         let Some((_, Wire::Socket { socket, .. })) =
             state.wires.get(id.slot()).and_then(Option::as_ref)
         else {
@@ -271,6 +277,9 @@ impl Core {
                 Received::Finished
             }
             Ok(n) => {
+                if n < READ_BYTES {
+                    mark_drained(socket);
+                }
                 rest.extend_from_slice(&state.read_buffer[..n]);
                 state.shard.receive(id, rest);
                 Received::More
@@ -312,6 +321,16 @@ impl Core {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// A step in opening a connection. After each step everybody else runs before the next one, so that
+    /// thousands that come at once do not stand between those that are there and their messages.
+    pub async fn step_of_opening<R>(&self, step: impl FnOnce() -> R) -> R {
+        let turn = self.opening.acquire().await;
+        let result = step();
+        tokio::task::yield_now().await;
+        drop(turn);
+        result
     }
 
     /// Counts an open socket until the guard is dropped.
@@ -392,11 +411,29 @@ impl Drop for Open {
     }
 }
 
+/// Tells the runtime that everything there was has been read, which it would otherwise find out by another read.
+/// What comes later is a new event, and the peer's end stays visible.
+fn mark_drained(socket: &TcpStream) {
+    let drained = socket.try_io(Interest::READABLE, || {
+        Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
+    });
+    debug_assert!(drained.is_err());
+}
+
 impl State {
     fn wire(&mut self, id: ConnectionId) -> Option<&mut Wire> {
         match self.wires.get_mut(id.slot()) {
             Some(Some((owner, wire))) if *owner == id => Some(wire),
             _ => None,
+        }
+    }
+
+    /// Delivers what is committed before anything else is done: thousands of peers that connect, or publish, at
+    /// once are thousands of tasks, and the one that delivers would wait for its turn behind all of them.
+    fn deliver_arrivals(&mut self) {
+        if self.shard.has_arrivals() {
+            self.shard.take_inbox();
+            self.flush_dirty();
         }
     }
 

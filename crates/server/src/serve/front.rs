@@ -35,6 +35,8 @@ const READ_BYTES: usize = 4 << 10;
 
 /// What the first bytes turned out to be.
 enum First {
+    /// The end.
+    Closed,
     /// HTTP/2.
     Two,
     /// A request head of HTTP/1, and its length.
@@ -94,7 +96,7 @@ async fn open(core: &Rc<Core>, socket: TcpStream) -> Option<Opened> {
         () = core.draining() => return None,
     };
     let first = match read {
-        Ok(Ok(first)) => first?,
+        Ok(Ok(first)) => first,
         Ok(Err(refusal)) => {
             refuse(core, socket, refusal).await;
             return None;
@@ -110,6 +112,8 @@ async fn open(core: &Rc<Core>, socket: TcpStream) -> Option<Opened> {
         }
     };
     match first {
+        // Before it said anything.
+        First::Closed => None,
         First::Two => Some(Opened::Http2(socket, bytes.freeze())),
         First::One(parts, head) => match streaming(core, &parts) {
             Some(route) => {
@@ -126,22 +130,24 @@ async fn read_first(
     core: &Core,
     socket: &TcpStream,
     bytes: &mut BytesMut,
-) -> Result<Option<First>, Refusal> {
+) -> Result<First, Refusal> {
     let max = core.shared.limits.request_head_bytes_max;
     loop {
         // No buffer is held for a peer that says nothing.
         if socket.readable().await.is_err() {
-            return Ok(None);
+            return Ok(First::Closed);
         }
-        bytes.reserve(READ_BYTES);
-        match socket.try_read_buf(bytes) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Ok(None),
-        }
-        if let Some(first) = classify(bytes)? {
-            return Ok(Some(first));
+        let step = core.step_of_opening(|| {
+            bytes.reserve(READ_BYTES);
+            match socket.try_read_buf(bytes) {
+                Ok(0) => Ok(Some(First::Closed)),
+                Ok(_) => classify(bytes),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => classify(bytes),
+                Err(_) => Ok(Some(First::Closed)),
+            }
+        });
+        if let Some(first) = step.await? {
+            return Ok(first);
         }
         if bytes.len() > max {
             let detail = format!(

@@ -19,6 +19,12 @@ use super::{Shared, front, mqtt};
 
 /// Between two looks at the timers: the width of a slot of the wheel.
 const TICK: Duration = Duration::from_millis(64);
+/// Tasks that run between two looks at the sockets while there is no pause.
+const TASKS_A_LOOK: u32 = 16;
+/// Sockets that one look finds ready.
+const EVENTS_A_LOOK: usize = 64;
+/// Connections that are taken over before everybody else has a turn.
+const ACCEPTED_A_TURN: usize = 8;
 /// Between two groups of farewells.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -91,6 +97,8 @@ pub fn start(
 
 fn local_runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread()
+        .event_interval(TASKS_A_LOOK)
+        .max_io_events_per_tick(EVENTS_A_LOOK)
         .enable_io()
         .enable_time()
         .build_local(LocalOptions::default())
@@ -125,10 +133,15 @@ async fn serve(
     let accepting = tokio::task::spawn_local({
         let core = Rc::clone(&core);
         async move {
+            let mut taken = 0;
             while let Some(arrival) = arrivals.recv().await {
                 match arrival {
                     Arrival::Accepted(accepted) => open(&core, accepted),
                     Arrival::Moved(moved) => take_in(&core, moved),
+                }
+                taken += 1;
+                if taken % ACCEPTED_A_TURN == 0 {
+                    tokio::task::yield_now().await;
                 }
             }
         }

@@ -28,7 +28,12 @@ pub async fn run(
 ) {
     let socket = Rc::new(socket);
     let principal = core.shared.anonymous();
-    let id = core.connect_socket(conversation, principal, head, Rc::clone(&socket));
+    let connect = || Disconnect {
+        core: &core,
+        id: core.connect_socket(conversation, principal, head, Rc::clone(&socket)),
+    };
+    let connection = core.step_of_opening(connect).await;
+    let id = connection.id;
     if core.is_draining() {
         // It was upgraded after the goodbyes had begun.
         core.with(|shard| {
@@ -37,10 +42,8 @@ pub async fn run(
             shard.drain(id, Duration::from_secs(2), refusal);
         });
     }
-    let orderly = {
-        let guard = Disconnect { core: &core, id };
-        converse(&guard, rest).await
-    };
+    let orderly = converse(&connection, rest).await;
+    drop(connection);
     if let (Ok(socket), true) = (Rc::try_unwrap(socket), orderly) {
         Box::pin(linger(socket, core.shared.limits.close_ms_max)).await;
     }
