@@ -1,8 +1,8 @@
 //! MQTT 3.1, 3.1.1 and 5.0 (`WIRE.md` beside this file lists the normative statements).
 //!
-//! One connection is one [`MqttConversation`]. [`codec`] knows packets; the rest knows sessions: [`connect`] opens
-//! one, [`inbound`] publishes what the client sends, [`operation`] subscribes, [`deliver`] sends, [`catch_up`]
-//! brings older messages, [`state`] is what is kept of it.
+//! One connection is one [`MqttConversation`]. [`codec`] knows packets; the rest knows sessions: `connect` opens
+//! one, `inbound` publishes what the client sends, `operation` subscribes, `deliver` sends, `catch_up`
+//! brings older messages, `state` is what is kept of it.
 //!
 //! All ordinary subscriptions of a session are one subscription in the hub, which offers each message once; which of
 //! them a message is for is judged here. A session that is kept is its filters, a position in the log, and the

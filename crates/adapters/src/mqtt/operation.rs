@@ -15,6 +15,7 @@ use super::codec::{
 };
 use super::connect;
 use super::filters::{Filter, Share};
+use super::format::CURSOR_PROPERTY;
 use super::link::Link;
 use super::saving::After;
 use super::session::{Class, Session};
@@ -61,6 +62,7 @@ impl Session {
             packet_id: subscribe.packet_id,
             subscription_id: subscribe.subscription_id,
             start,
+            cursor: None,
             wishes,
             diagnostics,
             step: Step::Together,
@@ -192,10 +194,12 @@ impl Session {
         match asked.step {
             Step::Together => {
                 self.main_made(cursor);
+                asked.cursor = Some(cursor);
                 self.grant(&mut asked, &plain, cursor.offset);
             }
             Step::Single(at) => {
                 self.main_made(cursor);
+                asked.cursor.get_or_insert(cursor);
                 let text = asked.wishes[at].text.clone();
                 let same: Vec<usize> = plain
                     .into_iter()
@@ -209,6 +213,7 @@ impl Session {
                 asked.grant_same_share(at);
             }
             Step::History(key) => {
+                asked.cursor = Some(cursor);
                 let found = self.catch_ups.iter_mut().find(|it| it.key == key);
                 if let Some(catch_up) = found {
                     catch_up.position = cursor.offset;
@@ -338,10 +343,17 @@ impl Session {
         match self.operation.take().map(|operation| *operation) {
             Some(Operation::Subscribe(asked)) => {
                 let reason = |wish: &Wish| wish.verdict.unwrap_or(ReasonCode::UnspecifiedError);
+                let mut diagnostics = asked.diagnostics.clone();
+                diagnostics
+                    .user_properties
+                    .extend(asked.cursor.map(|cursor| {
+                        let text = ByteString::from(cursor.to_string());
+                        (ByteString::from_static(CURSOR_PROPERTY), text)
+                    }));
                 let suback = Suback {
                     packet_id: asked.packet_id,
                     reasons: asked.wishes.iter().map(reason).collect(),
-                    diagnostics: asked.diagnostics.clone(),
+                    diagnostics,
                 };
                 link.send(turn, |wire, out| suback.encode(wire, out));
                 let targets = asked.targets(&self.filters, |wish| asked.wants_retained(wish));

@@ -208,6 +208,30 @@ fn a_subscribe_may_say_where_to_start() {
 }
 
 #[test]
+fn a_suback_says_from_where_on_nothing_is_missed() {
+    let mut world = World::new();
+    for payload in ["1", "2", "3"] {
+        world.publish("x", payload.as_bytes());
+    }
+    for (start, expect) in [(None, 2), (Some("latest"), 2), (Some("last:1"), 1)] {
+        let start: Vec<_> = start
+            .map(|it| user("tidings-after", it))
+            .into_iter()
+            .collect();
+        let start: Vec<&[u8]> = start.iter().map(Vec::as_slice).collect();
+        let mut peer = world.connect(&connect5("a", true, &[]));
+        let out = world.receive(&mut peer, &subscribe5(1, &start, &[("x", 0)]));
+        let property = user("tidings-cursor", &world.log[expect].cursor().to_string());
+        let found = out.windows(property.len()).any(|part| part == property);
+        assert!(out[0] == 0x90 && found, "{start:?}: {out:?}");
+        world.close(peer);
+    }
+    let mut peer = world.connect(&connect4("a", true));
+    let out = world.receive(&mut peer, &subscribe4(1, &[("x", 0)]));
+    assert_eq!(out, packet(0x90, &[&[0, 1, 0]]));
+}
+
+#[test]
 fn older_messages_come_before_live_ones_however_slowly_they_are_acknowledged() {
     let mut world = World::new();
     for at in 0..20 {

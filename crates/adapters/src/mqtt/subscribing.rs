@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 use tidings_ports::{Start, SubscriptionKey};
-use tidings_types::{Limits, Offset, Refusal, TopicFilter};
+use tidings_types::{Cursor, Limits, Offset, Refusal, TopicFilter};
 
 use super::codec::{
     Diagnostics, PacketId, ReasonCode, RequestedFilter, RequestedSubscription, RetainHandling,
@@ -21,6 +21,8 @@ pub(super) struct Subscribing {
     pub(super) subscription_id: Option<SubscriptionId>,
     /// Where the client wants to start, if it said.
     pub(super) start: Option<Start>,
+    /// The position after which the first message that is due to an ordinary filter stands.
+    pub(super) cursor: Option<Cursor>,
     pub(super) wishes: Vec<Wish>,
     pub(super) diagnostics: Diagnostics,
     pub(super) step: Step,

@@ -158,7 +158,7 @@ const SHARDS: [(&str, &str, &str, OfShard); 19] = [
     ),
 ];
 
-const LOG: [(&str, &str, &str, OfLog); 20] = [
+const LOG: [(&str, &str, &str, OfLog); 22] = [
     (
         "tidings_log_messages_total",
         "counter",
@@ -265,6 +265,18 @@ const LOG: [(&str, &str, &str, OfLog); 20] = [
         "gauge",
         "Messages waiting to be committed.",
         |s| s.queued,
+    ),
+    (
+        "tidings_log_states_written_total",
+        "counter",
+        "States of sessions and queues written.",
+        |s| s.states_written,
+    ),
+    (
+        "tidings_log_states",
+        "gauge",
+        "Sessions and queues whose state is kept.",
+        |s| s.states,
     ),
 ];
 

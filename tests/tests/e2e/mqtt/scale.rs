@@ -46,8 +46,7 @@ fn for_each(sessions: usize, work: impl Fn(usize) + Copy + Send + 'static) {
 fn many_sessions_that_were_away_get_everything_in_order_after_kill_9() {
     let sessions = size("SESSIONS", 1_000);
     let count = size("SESSION_MESSAGES", 100);
-    let options = Options::default().argument("--durability").argument("os");
-    let mut server = Server::start(options.set("limits.sessions_max", sessions + 10));
+    let mut server = Server::start(Options::default().set("limits.sessions_max", sessions + 10));
     let address = server.mqtt();
     for_each(sessions, move |n| {
         let (with, qos) = session(n);
@@ -81,4 +80,6 @@ fn many_sessions_that_were_away_get_everything_in_order_after_kill_9() {
         client.leave();
     });
     assert_eq!(server.history("scale/%23").len(), count);
+    let kept = server.metric("tidings_log_states", "");
+    assert!(kept >= sessions as f64, "{kept} states");
 }
