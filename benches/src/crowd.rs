@@ -4,7 +4,7 @@
 //! Quiet means that nobody waits on the sockets while a burst is sent: waking a receiver is work of the sender's core
 //! that blurs its cost by a quarter. Only a few probes, spread over the crowd with its first and last, are looked at, so
 //! that the next message is published when this one is out. After the burst every socket is read empty, and each must
-//! have every message exactly once.
+//! have every message exactly once. Subscribers that acknowledge do so then, too; live ones do with each read.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,9 +15,11 @@ use hdrhistogram::Histogram;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fd::OwnedFd;
 
+use crate::link::write_whole;
 use crate::machine::has_two_cores;
 use crate::report::Failure;
 use crate::scan::{CARRY_MAX, Carry, Scanner};
+use crate::wire::mqtt::Acknowledgements;
 
 /// Sockets that are looked at during a burst.
 const PROBES: usize = 16;
@@ -35,6 +37,16 @@ struct Subscriber {
     carry: Carry,
     /// Messages in all.
     received: u64,
+    /// What it owes, if it has to acknowledge what it receives.
+    acknowledgements: Option<Acknowledgements>,
+}
+
+impl Subscriber {
+    /// Sends what it owes.
+    fn acknowledge(&mut self) -> Result<(), Failure> {
+        let due = self.acknowledgements.as_mut().map(Acknowledgements::due);
+        write_whole(&mut &self.stream, &due.unwrap_or_default())
+    }
 }
 
 /// Subscribers of one server.
@@ -61,6 +73,7 @@ impl Crowd {
                 stream: open(index)?,
                 carry: Carry::default(),
                 received: 0,
+                acknowledgements: None,
             });
         }
         let last = connections.saturating_sub(1);
@@ -76,6 +89,14 @@ impl Crowd {
             scanner: Scanner::default(),
             buffer: vec![0; CARRY_MAX + READ_BYTES],
         })
+    }
+
+    /// The same crowd, whose subscribers acknowledge what they receive.
+    pub fn acknowledging(mut self) -> Self {
+        for subscriber in &mut self.subscribers {
+            subscriber.acknowledgements = Some(Acknowledgements::default());
+        }
+        self
     }
 
     /// How many there are.
@@ -118,12 +139,13 @@ impl Crowd {
         }
     }
 
-    /// Reads every socket empty, until each subscriber has exactly what is expected.
+    /// Reads every socket empty, until each subscriber has exactly what is expected, and has acknowledged it.
     pub fn drain(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + ARRIVAL_MAX;
         loop {
             for index in 0..self.subscribers.len() {
                 self.read(index, |_| {})?;
+                self.subscribers[index].acknowledge()?;
             }
             let late = |subscriber: &Subscriber| subscriber.received < self.expected;
             if !self.subscribers.iter().any(late) {
@@ -168,6 +190,7 @@ impl Crowd {
                     let now_ns = clock.elapsed().as_nanos() as u64;
                     latency.saturating_record(now_ns.saturating_sub(sent_ns));
                 })?;
+                self.subscribers[index].acknowledge()?;
                 missing = missing
                     .checked_sub(receipts)
                     .ok_or_else(|| self.shortfall())?;
@@ -184,6 +207,7 @@ impl Crowd {
             stream,
             carry,
             received,
+            acknowledgements,
         } = &mut self.subscribers[index];
         loop {
             let read = match stream.read(&mut self.buffer[CARRY_MAX..]) {
@@ -205,6 +229,9 @@ impl Crowd {
                     *received += 1;
                     found(sent_ns);
                 });
+            if let Some(acknowledgements) = acknowledgements {
+                acknowledgements.take(&self.buffer[CARRY_MAX..CARRY_MAX + read])?;
+            }
             // A read that did not fill the buffer has emptied the socket.
             if read < READ_BYTES {
                 return Ok(());
@@ -298,6 +325,7 @@ mod tests {
 
     use super::*;
     use crate::scan::payload;
+    use crate::wire::mqtt;
 
     fn crowd(connections: usize) -> (Crowd, Vec<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -329,6 +357,23 @@ mod tests {
         server[1].write_all(message.repeat(2).as_bytes()).unwrap();
         let failure = crowd.drain().unwrap_err().to_string();
         assert!(failure.contains("the most 2"), "{failure}");
+    }
+
+    #[test]
+    fn what_was_drained_is_acknowledged() {
+        let (crowd, mut server) = crowd(1);
+        let mut crowd = crowd.acknowledging();
+        crowd.expect(1);
+        let message = mqtt::publish("bench", &payload(64, 0, 0), Some(7));
+        server[0].write_all(&message).unwrap();
+        crowd.wait_for_probes().unwrap();
+        server[0].set_nonblocking(true).unwrap();
+        assert!(server[0].read(&mut [0]).is_err(), "a burst was disturbed");
+        crowd.drain().unwrap();
+        server[0].set_nonblocking(false).unwrap();
+        let mut acknowledged = [0; 4];
+        server[0].read_exact(&mut acknowledged).unwrap();
+        assert_eq!(acknowledged, *b"\x40\x02\0\x07");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 mod contestants;
 mod results;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::crowd::{Crowd, Live, histogram};
@@ -31,6 +31,9 @@ const QUIET_CPU_S: f64 = 0.8;
 /// How many messages are published in one write, each a measurement.
 const IN_FLIGHT: [usize; 2] = [1, 16];
 
+/// How long a server may take to read what was acknowledged after a burst.
+const ACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+
 const WARM_MESSAGES: usize = 4;
 
 /// How much is sent.
@@ -50,10 +53,27 @@ struct Measured {
     cpu: Cpu,
     /// Of the server's core, with the interrupts that its sending causes.
     busy_s: f64,
+    /// What it took to be told of the receipts after the bursts, where they are acknowledged.
+    acknowledged: Cpu,
     live_deliveries: u64,
     live_s: f64,
     /// Nanoseconds.
     latency: Histogram<u64>,
+}
+
+impl Measured {
+    /// Before anything is measured.
+    fn nothing() -> Result<Self, Failure> {
+        Ok(Self {
+            deliveries: 0,
+            cpu: Cpu::default(),
+            busy_s: 0.0,
+            acknowledged: Cpu::default(),
+            live_deliveries: 0,
+            live_s: 0.0,
+            latency: histogram()?,
+        })
+    }
 }
 
 /// A server over all rounds.
@@ -151,7 +171,10 @@ fn settle_failure(record: &mut Record, failure: &Failure) -> Result<(), Failure>
 
 fn rounds(contestant: &Contestant, peer: &Peer, load: Load) -> Result<Vec<Measured>, Failure> {
     let server = peer.address();
-    let crowd = Crowd::open(load.subscribers, |_| contestant.subscribe.open(server))?;
+    let mut crowd = Crowd::open(load.subscribers, |_| contestant.subscribe.open(server))?;
+    if contestant.subscribe.is_acknowledged() {
+        crowd = crowd.acknowledging();
+    }
     let publisher = Publisher::open(contestant.publish, server)?;
     let mut stage = Stage {
         peer,
@@ -163,24 +186,14 @@ fn rounds(contestant: &Contestant, peer: &Peer, load: Load) -> Result<Vec<Measur
     };
     peer.process.settle();
     // Warm: sockets' buffers, the server's pools, and every subscription proven.
-    stage.burst(WARM_MESSAGES, WARM_MESSAGES)?;
+    stage.burst(WARM_MESSAGES, WARM_MESSAGES, &mut Measured::nothing()?)?;
     let mut measured = Vec::new();
     for in_flight in IN_FLIGHT {
-        let mut one = Measured {
-            deliveries: 0,
-            cpu: Cpu::default(),
-            busy_s: 0.0,
-            live_deliveries: 0,
-            live_s: 0.0,
-            latency: histogram()?,
-        };
+        let mut one = Measured::nothing()?;
         let messages = (BURST_DELIVERIES / load.subscribers).min(BURST_MESSAGES);
         let messages = messages.next_multiple_of(in_flight);
         while one.deliveries < load.quiet_deliveries && one.cpu.total_s < QUIET_CPU_S {
-            let (cpu, busy_s) = stage.burst(messages, in_flight)?;
-            one.cpu = one.cpu.and(cpu);
-            one.busy_s += busy_s;
-            one.deliveries += (messages * load.subscribers) as u64;
+            stage.burst(messages, in_flight, &mut one)?;
         }
         let messages = load.live_deliveries.div_ceil(load.subscribers);
         stage.live(messages.next_multiple_of(in_flight), in_flight, &mut one)?;
@@ -203,8 +216,13 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Publishes to quiet receivers, then drains and checks them; returns what it cost without the draining.
-    fn burst(&mut self, messages: usize, in_flight: usize) -> Result<(Cpu, f64), Failure> {
+    /// Publishes to quiet receivers, then drains and checks them; what it cost is without the draining.
+    fn burst(
+        &mut self,
+        messages: usize,
+        in_flight: usize,
+        measured: &mut Measured,
+    ) -> Result<(), Failure> {
         let process = &self.peer.process;
         self.crowd.say(self.subscribe.sign_of_life())?;
         process.settle();
@@ -214,9 +232,16 @@ impl Stage<'_> {
             self.crowd.wait_for_probes()?;
         }
         process.settle();
-        let cost = (process.cpu().since(cpu), busy_s(SERVER_CPU) - busy);
+        let sent = process.cpu();
+        measured.cpu = measured.cpu.and(sent.since(cpu));
+        measured.busy_s += busy_s(SERVER_CPU) - busy;
+        measured.deliveries += (messages * self.crowd.len()) as u64;
         self.crowd.drain()?;
-        Ok(cost)
+        if self.subscribe.is_acknowledged() {
+            process.settle_within(ACKNOWLEDGED_MAX);
+            measured.acknowledged = measured.acknowledged.and(process.cpu().since(sent));
+        }
+        Ok(())
     }
 
     /// The same load with receivers that are all waiting: the next messages when everybody has these.

@@ -17,7 +17,8 @@ use crate::machine::{SERVER_CPU, busy_s};
 use crate::peers::{self, Peer};
 use crate::process::Cpu;
 use crate::report::{Failure, Table, complain, publish_section, target};
-use crate::wire::Subscribe;
+use crate::wire::mqtt::KEEP_ALIVE_S;
+use crate::wire::{Qos, Subscribe};
 
 /// One heartbeat of every connection (15 s and jitter), and some more.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -67,6 +68,12 @@ fn tidings(options: &Options) -> Result<Option<Peer>, Failure> {
     peers::tidings(options, &[]).map(Some)
 }
 
+fn tidings_mqtt(options: &Options) -> Result<Option<Peer>, Failure> {
+    peers::tidings_mqtt(options, &[]).map(Some)
+}
+
+const MQTT: Subscribe = Subscribe::Mqtt(Qos::AtMostOnce);
+
 const CONTESTANTS: &[Contestant] = &[
     ours(
         "tidings WebSocket",
@@ -79,6 +86,10 @@ const CONTESTANTS: &[Contestant] = &[
         Subscribe::LongPoll("/v1/topics/bench?wait=15s"),
         None,
     ),
+    Contestant {
+        start: tidings_mqtt,
+        ..ours("tidings MQTT", MQTT, Some(3.0))
+    },
     theirs("uWebSockets", peers::uws, Subscribe::WebSocket("/sub")),
     theirs(
         "nchan WebSocket",
@@ -87,7 +98,7 @@ const CONTESTANTS: &[Contestant] = &[
     ),
     theirs("nchan SSE", peers::nchan, Subscribe::Sse("/sub")),
     theirs("nchan long-poll", peers::nchan, Subscribe::LongPoll("/sub")),
-    theirs("mosquitto MQTT", peers::mosquitto, Subscribe::Mqtt),
+    theirs("mosquitto MQTT", peers::mosquitto, MQTT),
     theirs("nats", peers::nats, Subscribe::Nats),
 ];
 
@@ -159,7 +170,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let interval = interval.as_secs_f64();
     table.notes.push(format!(
         "KiB: growth of the process's proportional set size. Idle: over {interval} s in which every connection has \
-         a heartbeat; MQTT clients send theirs, a long-poll of Tidings is answered and asked again, those of nchan \
+         a heartbeat; MQTT clients send theirs (with a keep alive of {KEEP_ALIVE_S} s), a long-poll of Tidings is answered and asked again, those of nchan \
          wait without end. One round"
     ));
     table.notes.push(versions.join(", "));

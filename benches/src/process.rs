@@ -117,9 +117,14 @@ impl Process {
     /// Waits until it does nothing: until none of its threads wants to run and its CPU time stands still, or nearly
     /// so, as a server's own timers may run.
     pub fn settle(&self) {
+        self.settle_within(SETTLE_MAX);
+    }
+
+    /// The same for one that may have much to do still.
+    pub fn settle_within(&self, longest: Duration) {
         let family = self.pids();
         let total = || -> f64 { family.iter().copied().map(total_s_of).sum() };
-        let deadline = Instant::now() + SETTLE_MAX;
+        let deadline = Instant::now() + longest;
         let mut before = total();
         while Instant::now() < deadline {
             sleep(SETTLE_STEP);

@@ -32,40 +32,52 @@ fn compare(arguments: &[&str]) -> (bool, String) {
     )
 }
 
-fn runs(subcommand: &str, row: &str) {
+fn runs(subcommand: &str, rows: &[&str]) {
     let (succeeded, text) = compare(&[subcommand, "--quick"]);
     assert!(succeeded, "{text}");
-    assert!(text.contains(row), "no {row:?} in:\n{text}");
+    for row in rows {
+        assert!(text.contains(row), "no {row:?} in:\n{text}");
+    }
 }
 
 #[test]
 fn fan_out_reaches_every_subscriber_over_every_protocol() {
-    runs("fanout", "| tidings SSE HTTP/2 ");
+    runs(
+        "fanout",
+        &[
+            "| tidings SSE HTTP/2 ",
+            "| tidings MQTT ",
+            "| tidings MQTT QoS 1 ",
+        ],
+    );
 }
 
 #[test]
 fn idle_connections_are_kept() {
-    runs("idle", "| tidings long-poll ");
+    runs("idle", &["| tidings long-poll ", "| tidings MQTT "]);
 }
 
 #[test]
 fn publishes_are_acknowledged() {
-    runs("publish", "| tidings, `tidings.v1` ");
+    runs(
+        "publish",
+        &["| tidings, `tidings.v1` ", "| tidings, MQTT QoS 1 "],
+    );
 }
 
 #[test]
 fn returning_clients_get_what_they_missed() {
-    runs("storm", "| until all are live ");
+    runs("storm", &["| until all are live "]);
 }
 
 #[test]
 fn every_topic_reaches_its_subscriber() {
-    runs("topics", "| tidings");
+    runs("topics", &["| tidings"]);
 }
 
 #[test]
 fn compressed_messages_arrive() {
-    runs("compress", "| tidings");
+    runs("compress", &["| tidings"]);
 }
 
 #[test]

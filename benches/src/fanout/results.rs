@@ -2,8 +2,8 @@
 
 use hdrhistogram::Histogram;
 
-use super::contestants::{NATS, NCHAN_SSE, RAW, SSE};
-use super::{IN_FLIGHT, Load, Measured, PAYLOAD_BYTES, Record};
+use super::contestants::{MOSQUITTO, MOSQUITTO_QOS_1, MQTT, MQTT_QOS_1, NATS, NCHAN_SSE, RAW, SSE};
+use super::{BURST_MESSAGES, IN_FLIGHT, Load, Measured, PAYLOAD_BYTES, Record};
 use crate::report::{Table, target};
 use crate::spread::Spread;
 
@@ -20,6 +20,12 @@ const COLUMNS: [&str; 11] = [
     "p50 ms",
     "p99 / p99.9 ms",
 ];
+
+/// MQTT has targets for this many subscribers.
+const MQTT_SUBSCRIBERS_MAX: usize = 1_000;
+
+/// One round's figure.
+type Figure = fn(&Measured) -> f64;
 
 /// A table for each number of messages in flight.
 pub fn tables(load: Load, records: &[Record]) -> Vec<Table> {
@@ -50,7 +56,11 @@ fn table(load: Load, records: &[Record], index: usize) -> Table {
         }
     }
     table.notes.extend(targets(records, index));
+    if load.subscribers <= MQTT_SUBSCRIBERS_MAX {
+        table.notes.extend(mqtt_targets(records, index));
+    }
     if index == 0 {
+        table.notes.push(mqtt_note(records));
         let mut versions: Vec<&str> = records
             .iter()
             .map(|one| one.version.as_str())
@@ -66,7 +76,7 @@ fn row(record: &Record, index: usize, floor: &[Measured]) -> Vec<String> {
     let rounds = &record.rounds[index];
     let cpu = Spread::of(ratios(rounds, floor, cpu_us));
     let busy = Spread::of(ratios(rounds, floor, busy_us));
-    let median = |figure: fn(&Measured) -> f64| Spread::of(rounds.iter().map(figure)).median;
+    let median = |figure: Figure| Spread::of(rounds.iter().map(figure)).median;
     // The kernel's split is by sampling; the total is exact. So the split is of the total.
     let user = median(|one| cpu_us(one) * share_of_user(one));
     let system = median(|one| cpu_us(one) * (1.0 - share_of_user(one)));
@@ -104,7 +114,7 @@ fn row(record: &Record, index: usize, floor: &[Measured]) -> Vec<String> {
 }
 
 /// Of each round's figure to the floor's of the same round.
-fn ratios(rounds: &[Measured], floor: &[Measured], figure: fn(&Measured) -> f64) -> Vec<f64> {
+fn ratios(rounds: &[Measured], floor: &[Measured], figure: Figure) -> Vec<f64> {
     let rounds = rounds.iter().map(figure);
     rounds
         .zip(floor.iter().map(figure))
@@ -118,6 +128,12 @@ fn cpu_us(measured: &Measured) -> f64 {
 
 fn busy_us(measured: &Measured) -> f64 {
     measured.busy_s * 1e6 / measured.deliveries as f64
+}
+
+/// With the acknowledgements of the quiet receivers.
+fn acknowledged_us(measured: &Measured) -> f64 {
+    let total_s = measured.cpu.total_s + measured.acknowledged.total_s;
+    total_s * 1e6 / measured.deliveries as f64
 }
 
 fn share_of_user(measured: &Measured) -> f64 {
@@ -161,4 +177,52 @@ fn targets(records: &[Record], index: usize) -> Vec<String> {
         at_most("WebSocket", of(raw, ratio(NATS)), 0.6, "nats-server's");
     }
     notes
+}
+
+/// Against mosquitto, each round's figure to that of the same round.
+fn mqtt_targets(records: &[Record], index: usize) -> Vec<String> {
+    let rounds = |name: &str| {
+        let record = records.iter().find(|one| one.contestant.name == name)?;
+        record.failed.is_none().then_some(&record.rounds[index])
+    };
+    let mut notes = Vec::new();
+    if let (Some(ours), Some(theirs)) = (rounds(MQTT), rounds(MOSQUITTO)) {
+        let least = if IN_FLIGHT[index] == 1 { 1.5 } else { 5.0 };
+        let found = Spread::of(ratios(theirs, ours, cpu_us));
+        let text = format!("MQTT: mosquitto's CPU per delivery at least {least} x ours");
+        notes.push(target(&text, found.median >= least, &found.to_string()));
+    }
+    if let (Some(ours), Some(theirs)) = (rounds(MQTT_QOS_1), rounds(MOSQUITTO_QOS_1)) {
+        let figures: [(&str, Figure); 2] = [
+            ("CPU per delivery", cpu_us),
+            ("CPU per acknowledged delivery", acknowledged_us),
+        ];
+        for (what, figure) in figures {
+            let found = Spread::of(ratios(ours, theirs, figure));
+            let text = format!("MQTT QoS 1: {what} below mosquitto's");
+            notes.push(target(&text, found.median < 1.0, &found.to_string()));
+        }
+    }
+    notes
+}
+
+/// How MQTT is measured, and what acknowledgements cost, which is not in the columns.
+fn mqtt_note(records: &[Record]) -> String {
+    let mut text = format!(
+        "MQTT 3.1.1 is published and subscribed with the same quality of service. Receivers with QoS 1 acknowledge \
+         a burst while they are drained, all of it in one write, and with each read when they are live. No window \
+         stops a burst of {BURST_MESSAGES}: mosquitto has `max_inflight_messages 0` and `max_queued_messages 0`, \
+         Tidings `limits.mqtt_window_max` of {}. Reading an acknowledgement costs, besides the figures above,",
+        2 * BURST_MESSAGES
+    );
+    let costs = records
+        .iter()
+        .filter(|one| one.failed.is_none() && one.contestant.subscribe.is_acknowledged())
+        .map(|one| {
+            let all = one.rounds.iter().flatten();
+            let us = Spread::of(all.map(|it| acknowledged_us(it) - cpu_us(it)));
+            format!(" {us} us ({})", one.contestant.name)
+        });
+    text.push_str(&costs.collect::<Vec<String>>().join(","));
+    text
 }

@@ -41,9 +41,24 @@ pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Tidings with one shard, its log on disk, and publishes answered when they are on the disk.
+/// Tidings with one shard, its log on disk, and publishes answered when they are on the disk, at its HTTP port.
 pub fn tidings(options: &Options, extra_args: &[&str]) -> Result<Peer, Failure> {
     let port = free_port()?;
+    let http = loopback(port).to_string();
+    let listeners = ["--http", &http, "--mqtt", "off"];
+    started_tidings(options, port, &[&listeners, extra_args].concat())
+}
+
+/// The same at its MQTT port, with HTTP where nobody asks for it.
+pub fn tidings_mqtt(options: &Options, extra_args: &[&str]) -> Result<Peer, Failure> {
+    let port = free_port()?;
+    let mqtt = loopback(port).to_string();
+    let listeners = ["--mqtt", &mqtt, "--http", "127.0.0.1:0"];
+    started_tidings(options, port, &[&listeners, extra_args].concat())
+}
+
+/// Tidings with these arguments, of which some make it listen at the port.
+fn started_tidings(options: &Options, port: u16, arguments: &[&str]) -> Result<Peer, Failure> {
     let folder = folder()?;
     let mut command = Command::new(&options.tidings);
     command
@@ -56,11 +71,11 @@ pub fn tidings(options: &Options, extra_args: &[&str]) -> Result<Peer, Failure> 
             "--log-level",
             "warn",
         ])
-        .args(["--http", &loopback(port).to_string(), "--data"])
+        .arg("--data")
         .arg(folder.path().join("data"))
         // Its goodbyes at the end are not measured: that they come at once leaves the figures as they are.
         .args(["--set", "server.shutdown_ms=100"])
-        .args(extra_args)
+        .args(arguments)
         .current_dir(folder.path());
     // What is configured for another server is not for this one.
     for (name, _) in std::env::vars_os() {
@@ -75,7 +90,7 @@ pub fn tidings(options: &Options, extra_args: &[&str]) -> Result<Peer, Failure> 
     })
 }
 
-/// Mosquitto (MQTT over TCP).
+/// Mosquitto (MQTT over TCP), without a limit to what a receiver has not acknowledged.
 pub fn mosquitto(_options: &Options) -> Result<Option<Peer>, Failure> {
     let Some(version) = first_line(Command::new(MOSQUITTO).arg("-h")) else {
         return Ok(None);
@@ -86,7 +101,7 @@ pub fn mosquitto(_options: &Options) -> Result<Option<Peer>, Failure> {
     // As root it would become the user `mosquitto`, who may not exist.
     let text = format!(
         "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence false\nlog_type none\n\
-         set_tcp_nodelay true\nmax_queued_messages 0\n"
+         set_tcp_nodelay true\nmax_queued_messages 0\nmax_inflight_messages 0\n"
     );
     fs::write(&configuration, text)?;
     let mut command = Command::new(MOSQUITTO);

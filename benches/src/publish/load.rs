@@ -1,6 +1,6 @@
 //! The load: publishers that each keep so many publishes under way, in one thread with one epoll.
 //!
-//! Every publish of a publisher has the same bytes, made in advance. A receipt is a few bytes that are searched
+//! The publishes of a publisher are made in advance and used over and over. A receipt is a few bytes that are searched
 //! for, and lets the next publish go out; what one read brings is answered with one write.
 
 use std::collections::VecDeque;
@@ -62,9 +62,12 @@ impl Outcome {
 
 struct Publisher {
     stream: TcpStream,
-    /// As many publishes as may be under way.
+    /// As many publishes as may be under way, each in a place of its own.
     requests: Vec<u8>,
     request_bytes: usize,
+    /// The place of the next: with MQTT, publishes are answered in their order (MQTT-4.6.0-2), so that the packet
+    /// identifier of the oldest is free again.
+    place: usize,
     /// When those under way were written. Receipts are taken to come in this order; where two overtake each
     /// other, their latencies are exchanged.
     sent: VecDeque<Instant>,
@@ -118,11 +121,15 @@ impl Run {
             stream.set_nonblocking(true)?;
             let event = epoll::EventData::new_u64(number as u64);
             epoll::add(&epoll, &stream, event, epoll::EventFlags::IN)?;
-            let request = load.wire.request(number, &payload);
+            let places = 0..load.in_flight;
+            let requests: Vec<Vec<u8>> = places
+                .map(|place| load.wire.request(number, place, &payload))
+                .collect();
             publishers.push(Publisher {
                 stream,
-                requests: request.repeat(load.in_flight),
-                request_bytes: request.len(),
+                request_bytes: requests[0].len(),
+                requests: requests.concat(),
+                place: 0,
                 sent: VecDeque::with_capacity(load.in_flight),
                 tail: [0; TAIL_MAX],
                 tail_len: 0,
@@ -227,7 +234,16 @@ impl Publisher {
     fn publish(&mut self, count: usize) -> Result<(), Failure> {
         let now = Instant::now();
         self.sent.extend(std::iter::repeat_n(now, count));
-        let bytes = &self.requests[..count * self.request_bytes];
-        write_whole(&mut &self.stream, bytes)
+        let places = self.requests.len() / self.request_bytes;
+        let start = self.place * self.request_bytes;
+        let end = start + count * self.request_bytes;
+        self.place = (self.place + count) % places;
+        match end.checked_sub(self.requests.len()) {
+            None | Some(0) => write_whole(&mut &self.stream, &self.requests[start..end]),
+            Some(over) => {
+                let bytes = [&self.requests[start..], &self.requests[..over]].concat();
+                write_whole(&mut &self.stream, &bytes)
+            }
+        }
     }
 }

@@ -1,12 +1,10 @@
 //! What an acknowledged publish is on each wire: how a publisher connects, what it sends, and what comes back.
-//!
-//! MQTT (CONNECT, PUBLISH with `QoS` 1, and PUBACK as the receipt) belongs here as soon as Tidings speaks it.
 
 use std::net::{SocketAddr, TcpStream};
 
 use crate::link::{ask, connect, websocket};
 use crate::report::Failure;
-use crate::wire::websocket_text;
+use crate::wire::{mqtt, websocket_text};
 
 /// The stream that the messages are kept in: `JetStream` keeps them.
 const STREAM: &str = "BENCH";
@@ -18,6 +16,8 @@ pub enum Wire {
     TidingsV1,
     /// HTTP/1.1, keep-alive.
     Http,
+    /// MQTT 3.1.1: PUBLISH with `QoS` 1, and PUBACK as the receipt.
+    Mqtt,
     /// Redis: XADD.
     Redis,
     /// NATS: a publish to a stream's subject, with the receipt to the publisher's inbox.
@@ -30,6 +30,7 @@ impl Wire {
         match self {
             Self::TidingsV1 => "`tidings.v1`",
             Self::Http => "HTTP/1.1",
+            Self::Mqtt => "MQTT QoS 1",
             Self::Redis => "XADD",
             Self::JetStream => "JetStream",
         }
@@ -38,7 +39,7 @@ impl Wire {
     /// Makes the server ready for publishers.
     pub fn prepare(self, address: SocketAddr) -> Result<(), Failure> {
         match self {
-            Self::TidingsV1 | Self::Http => Ok(()),
+            Self::TidingsV1 | Self::Http | Self::Mqtt => Ok(()),
             Self::Redis => {
                 // A rewrite of its file would fork a process in the middle of a round.
                 let request = b"CONFIG SET auto-aof-rewrite-percentage 0\r\n";
@@ -54,6 +55,12 @@ impl Wire {
         match self {
             Self::TidingsV1 => Ok(websocket(address, "/v1/ws", "")?.0),
             Self::Http | Self::Redis => connect(address),
+            Self::Mqtt => {
+                let mut stream = connect(address)?;
+                let hello = mqtt::connect(&format!("publisher{number}"), 0);
+                ask(&mut stream, &hello, mqtt::CONNACK)?;
+                Ok(stream)
+            }
             Self::JetStream => {
                 let mut stream = nats(address)?;
                 let request = format!("SUB inbox.{number} 1\r\nPING\r\n");
@@ -63,8 +70,9 @@ impl Wire {
         }
     }
 
-    /// One publish of publisher number `number`, which has a topic of its own.
-    pub fn request(self, number: usize, payload: &str) -> Vec<u8> {
+    /// One publish of publisher number `number`, which has a topic of its own, in one of its places: those under way
+    /// at the same time are in different ones. All have the same length.
+    pub fn request(self, number: usize, place: usize, payload: &str) -> Vec<u8> {
         let length = payload.len();
         match self {
             Self::TidingsV1 => {
@@ -78,6 +86,10 @@ impl Wire {
                  Content-Length: {length}\r\n\r\n{payload}"
             )
             .into_bytes(),
+            Self::Mqtt => {
+                let topic = format!("bench/{number}");
+                mqtt::publish(&topic, payload, Some(place as u16 + 1))
+            }
             Self::Redis => {
                 let key = format!("bench:{number}");
                 let key_length = key.len();
@@ -98,6 +110,8 @@ impl Wire {
         match self {
             Self::TidingsV1 => br#""op":"ok""#,
             Self::Http => b"HTTP/1.1 201 ",
+            // What follows is the place, counted from 1, in one byte.
+            Self::Mqtt => b"\x40\x02\0",
             Self::Redis => b"$",
             Self::JetStream => br#""seq":"#,
         }
@@ -108,6 +122,8 @@ impl Wire {
         match self {
             Self::TidingsV1 => br#""op":"error""#,
             Self::Http => br#""status":"#,
+            // 3.1.1 cannot refuse a publish, only close the connection: this is a packet that it does not have.
+            Self::Mqtt => b"\xf0",
             Self::Redis => b"-ERR",
             Self::JetStream => br#""error":"#,
         }

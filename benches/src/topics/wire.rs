@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::link::{ask, connect, websocket};
 use crate::report::Failure;
+use crate::wire::mqtt::{self, Qos};
 use crate::wire::websocket_text;
 
 const REGIONS: usize = 100;
@@ -123,7 +124,7 @@ impl Wire {
         let stream = match self {
             Self::Tidings => websocket(address, "/v1/ws", "")?.0,
             Self::Nats => nats(address)?,
-            Self::Mqtt => mqtt(address, "publisher")?,
+            Self::Mqtt => mqtt_client(address, "publisher")?,
         };
         stream.set_nonblocking(true)?;
         Ok(stream)
@@ -139,11 +140,7 @@ impl Wire {
                 websocket_text(text.as_bytes())
             }
             Self::Nats => format!("PUB {} {length}\r\n{payload}\r\n", subject(topic)).into_bytes(),
-            Self::Mqtt => {
-                const PUBLISH_QOS_0: u8 = 0x30;
-                let body = [&mqtt_text(topic), payload.as_bytes()].concat();
-                mqtt_packet(PUBLISH_QOS_0, &body)
-            }
+            Self::Mqtt => mqtt::publish(topic, payload, None),
         }
     }
 }
@@ -177,11 +174,9 @@ fn nats(address: SocketAddr) -> Result<TcpStream, Failure> {
 }
 
 /// CONNECT of MQTT 3.1.1, with a clean session and no keep-alive.
-fn mqtt(address: SocketAddr, client: &str) -> Result<TcpStream, Failure> {
-    const CONNECT: u8 = 0x10;
+fn mqtt_client(address: SocketAddr, client: &str) -> Result<TcpStream, Failure> {
     let mut stream = connect(address)?;
-    let body = [&b"\0\x04MQTT\x04\x02\0\0"[..], &mqtt_text(client)].concat();
-    ask(&mut stream, &mqtt_packet(CONNECT, &body), &[0x20, 2, 0, 0])?;
+    ask(&mut stream, &mqtt::connect(client, 0), mqtt::CONNACK)?;
     Ok(stream)
 }
 
@@ -190,37 +185,14 @@ fn mqtt_subscriber(
     connection: usize,
     filters: &[String],
 ) -> Result<TcpStream, Failure> {
-    const SUBSCRIBE: u8 = 0x82;
-    let mut stream = mqtt(address, &format!("subscriber{connection}"))?;
+    let mut stream = mqtt_client(address, &format!("subscriber{connection}"))?;
     for (number, filters) in (1_u16..).zip(filters.chunks(FILTERS_AT_ONCE)) {
-        let mut body = number.to_be_bytes().to_vec();
-        for filter in filters {
-            body.extend_from_slice(&mqtt_text(filter));
-            body.push(0);
-        }
-        // SUBACK: the packet id, and a zero for each filter that was taken with QoS 0.
-        let granted = [&number.to_be_bytes()[..], &vec![0; filters.len()]].concat();
-        let answer = mqtt_packet(0x90, &granted);
-        ask(&mut stream, &mqtt_packet(SUBSCRIBE, &body), &answer)?;
+        let wanted = filters.iter().map(String::as_str);
+        let request = mqtt::subscribe(number, wanted, Qos::AtMostOnce);
+        let granted = mqtt::granted(number, filters.len(), Qos::AtMostOnce);
+        ask(&mut stream, &request, &granted)?;
     }
     Ok(stream)
-}
-
-fn mqtt_text(text: &str) -> Vec<u8> {
-    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
-}
-
-/// A packet with its length in seven bits a byte, the least first (MQTT-1.5.5).
-fn mqtt_packet(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![kind];
-    let mut length = body.len();
-    while length >= 128 {
-        packet.push((length % 128) as u8 | 0x80);
-        length /= 128;
-    }
-    packet.push(length as u8);
-    packet.extend_from_slice(body);
-    packet
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! reads is searched for the payloads' markers, so that no protocol has to be parsed while a measurement runs.
 
 mod http2;
+pub mod mqtt;
 mod publisher;
 
 use std::io::{Read, Write};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use crate::floor;
 use crate::report::Failure;
 
+pub use mqtt::Qos;
 pub use publisher::{Publish, Publisher};
 
 /// How long a server may take to answer while connections are opened.
@@ -40,8 +42,8 @@ pub enum Subscribe {
     SseHttp2(&'static str),
     /// A request at this path that waits for a message.
     LongPoll(&'static str),
-    /// MQTT 3.1.1, quality of service 0.
-    Mqtt,
+    /// MQTT 3.1.1 with this quality of service.
+    Mqtt(Qos),
     /// NATS.
     Nats,
 }
@@ -78,7 +80,7 @@ impl Subscribe {
             }
             Self::SseHttp2(path) => http2::open(stream, path),
             Self::LongPoll(path) => Ok(stream.write_all(get(path, "").as_bytes())?),
-            Self::Mqtt => open_mqtt(stream),
+            Self::Mqtt(qos) => open_mqtt(stream, qos),
             Self::Nats => {
                 open_nats(stream)?;
                 let request = format!("SUB {TOPIC} 1\r\nPING\r\n");
@@ -92,9 +94,15 @@ impl Subscribe {
     pub fn sign_of_life(self) -> &'static [u8] {
         match self {
             Self::WebSocket(_) | Self::TidingsV1 => WEBSOCKET_PONG,
+            Self::Mqtt(_) => mqtt::PINGREQ,
             Self::Nats => b"PONG\r\n",
             _ => b"",
         }
+    }
+
+    /// Whether messages have to be acknowledged ([`mqtt::Acknowledgements`]).
+    pub fn is_acknowledged(self) -> bool {
+        self == Self::Mqtt(Qos::AtLeastOnce)
     }
 }
 
@@ -116,15 +124,14 @@ impl Subscribe {
                 }
                 answers
             }
-            Self::Mqtt | Self::Sse(_) | Self::SseHttp2(_) | Self::Floor => 1,
+            Self::Mqtt(_) | Self::Sse(_) | Self::SseHttp2(_) | Self::Floor => 1,
         }
     }
 
     /// What an idle client of this protocol says by itself every 15 s or so; empty if the server does that.
     pub fn heartbeat(self) -> &'static [u8] {
-        const MQTT_PINGREQ: &[u8] = b"\xc0\0";
         match self {
-            Self::Mqtt => MQTT_PINGREQ,
+            Self::Mqtt(_) => mqtt::PINGREQ,
             _ => b"",
         }
     }
@@ -226,19 +233,18 @@ pub fn websocket_text(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// CONNECT with a clean session and no keep-alive, then SUBSCRIBE.
-fn open_mqtt(stream: &mut TcpStream) -> Result<(), Failure> {
-    mqtt_connect(stream)?;
-    let mut subscribe = vec![0x82, TOPIC.len() as u8 + 5, 0, 1, 0, TOPIC.len() as u8];
-    subscribe.extend_from_slice(TOPIC.as_bytes());
-    subscribe.push(0);
-    stream.write_all(&subscribe)?;
-    read_until(stream, |answer| answer == [0x90, 3, 0, 1, 0])
+/// CONNECT with a keep alive, then SUBSCRIBE.
+fn open_mqtt(stream: &mut TcpStream, qos: Qos) -> Result<(), Failure> {
+    const ID: u16 = 1;
+    mqtt_connect(stream, mqtt::KEEP_ALIVE_S)?;
+    stream.write_all(&mqtt::subscribe(ID, [TOPIC], qos))?;
+    let granted = mqtt::granted(ID, 1, qos);
+    read_until(stream, |answer| answer == granted)
 }
 
-fn mqtt_connect(stream: &mut TcpStream) -> Result<(), Failure> {
-    stream.write_all(b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0")?;
-    read_until(stream, |answer| answer == [0x20, 2, 0, 0])
+fn mqtt_connect(stream: &mut TcpStream, keep_alive_s: u16) -> Result<(), Failure> {
+    stream.write_all(&mqtt::connect("", keep_alive_s))?;
+    read_until(stream, |answer| answer == mqtt::CONNACK)
 }
 
 /// CONNECT, with the answer to a PING as its confirmation.

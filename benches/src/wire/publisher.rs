@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::yield_now;
 
+use super::mqtt::{self, Qos};
 use super::{TOPIC, connect, mqtt_connect, open_nats, open_websocket, read_until, websocket_text};
 use crate::floor;
 use crate::report::Failure;
@@ -19,8 +20,8 @@ pub enum Publish {
     WebSocket(&'static str),
     /// HTTP POST to this path, keep-alive, pipelined.
     Post(&'static str),
-    /// MQTT 3.1.1, quality of service 0.
-    Mqtt,
+    /// MQTT 3.1.1 with this quality of service.
+    Mqtt(Qos),
     /// NATS.
     Nats,
 }
@@ -31,6 +32,8 @@ pub struct Publisher {
     stream: TcpStream,
     how: Publish,
     out: Vec<u8>,
+    /// The last packet identifier of a publish that is acknowledged; never 0.
+    last_id: u16,
 }
 
 impl Publisher {
@@ -45,12 +48,16 @@ impl Publisher {
             Publish::TidingsV1 => open_websocket(&mut stream, "/v1/ws")?,
             Publish::WebSocket(path) => open_websocket(&mut stream, path)?,
             Publish::Post(_) => {}
-            Publish::Mqtt => mqtt_connect(&mut stream)?,
+            Publish::Mqtt(_) => mqtt_connect(&mut stream, 0)?,
             Publish::Nats => open_nats(&mut stream)?,
         }
         stream.set_nonblocking(true)?;
-        let out = Vec::new();
-        Ok(Self { stream, how, out })
+        Ok(Self {
+            stream,
+            how,
+            out: Vec::new(),
+            last_id: 0,
+        })
     }
 
     /// Publishes all of them with one write.
@@ -60,7 +67,9 @@ impl Publisher {
     ) -> Result<(), Failure> {
         self.out.clear();
         for payload in payloads {
-            push(self.how, &mut self.out, payload);
+            // Far fewer are under way than there are identifiers.
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            push(self.how, &mut self.out, payload, self.last_id);
         }
         if self.how == Publish::Floor {
             let length = (self.out.len() as u32).to_be_bytes();
@@ -91,8 +100,8 @@ impl Publisher {
     }
 }
 
-/// One message, as the protocol writes it.
-fn push(how: Publish, out: &mut Vec<u8>, payload: &str) {
+/// One message, as the protocol writes it; `id` is for those that are acknowledged by it.
+fn push(how: Publish, out: &mut Vec<u8>, payload: &str, id: u16) {
     match how {
         Publish::Floor => {
             let mut frame = websocket_text(payload.as_bytes());
@@ -116,13 +125,9 @@ fn push(how: Publish, out: &mut Vec<u8>, payload: &str) {
             );
             out.extend_from_slice(request.as_bytes());
         }
-        Publish::Mqtt => {
-            let length = 2 + TOPIC.len() + payload.len();
-            out.push(0x30);
-            push_mqtt_length(out, length);
-            out.extend_from_slice(&(TOPIC.len() as u16).to_be_bytes());
-            out.extend_from_slice(TOPIC.as_bytes());
-            out.extend_from_slice(payload.as_bytes());
+        Publish::Mqtt(qos) => {
+            let id = (qos == Qos::AtLeastOnce).then_some(id);
+            out.extend_from_slice(&mqtt::publish(TOPIC, payload, id));
         }
         Publish::Nats => {
             let length = payload.len();
@@ -132,15 +137,6 @@ fn push(how: Publish, out: &mut Vec<u8>, payload: &str) {
     }
 }
 
-/// Seven bits a byte, the least first (MQTT-1.5.5).
-fn push_mqtt_length(out: &mut Vec<u8>, mut length: usize) {
-    while length >= 128 {
-        out.push((length % 128) as u8 | 0x80);
-        length /= 128;
-    }
-    out.push(length as u8);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,16 +144,8 @@ mod tests {
     #[test]
     fn the_floor_sends_what_a_websocket_server_would() {
         let mut out = Vec::new();
-        push(Publish::Floor, &mut out, &"x".repeat(128));
+        push(Publish::Floor, &mut out, &"x".repeat(128), 1);
         assert_eq!(out[..5], [0x81, 126, 0, 128, b'x']);
         assert_eq!(out.len(), 4 + 128);
-    }
-
-    #[test]
-    fn mqtt_packets_carry_their_length() {
-        let mut out = Vec::new();
-        push(Publish::Mqtt, &mut out, &"x".repeat(128));
-        assert_eq!(out[..10], *b"\x30\x87\x01\0\x05bench");
-        assert_eq!(out.len(), 3 + 7 + 128);
     }
 }

@@ -30,10 +30,10 @@ impl Session {
                 if ack.reason.is_failure() {
                     // The client does not take it, and will not: it is done with (4.3.3).
                     self.complete(turn, id);
-                } else if self.window.release(id) {
-                    self.after_save(link, turn, After::Pubrel(id));
                 } else {
-                    link.ack(turn, AckKind::Pubrel, &Ack::new(id, ReasonCode::Success));
+                    // Also if it was released before: that may not be saved yet.
+                    self.window.release(id);
+                    self.after_save(link, turn, After::Pubrel(id));
                 }
             }
             (AckKind::Pubrec, None) => {

@@ -248,6 +248,8 @@ impl Session {
     /// The session is open, with what was kept of it.
     pub(super) fn opened(&mut self, link: &mut Link, turn: &mut Turn<'_>, kept: Option<&[u8]>) {
         self.stage = Stage::Resuming;
+        // Also what ends with this connection now takes the place of what was to outlive the last one.
+        self.was_saved = kept.is_some();
         match kept.map(State::decode) {
             Some(Some(state)) => {
                 self.adopt(state);

@@ -211,6 +211,49 @@ fn a_session_is_present_when_it_was_kept() {
 }
 
 #[test]
+fn a_session_that_is_resumed_to_end_with_its_connection_ends_with_it() {
+    for crashes in [false, true] {
+        let mut world = World::new();
+        let peer = world.connect(&connect5("a", true, &[&session_expiry(60)]));
+        world.close(peer);
+        let mut peer = world.open();
+        let out = world.receive(&mut peer, &connect5("a", false, &[]));
+        assert_eq!(out[2], 1, "the session is present");
+        if crashes {
+            world.crash();
+        } else {
+            world.close(peer);
+        }
+        let mut peer = world.open();
+        let out = world.receive(&mut peer, &connect5("a", false, &[]));
+        assert_eq!(out[2], 0, "it had no expiry any more");
+    }
+}
+
+#[test]
+fn what_came_before_the_last_byte_counts() {
+    let mut world = World::new();
+    world.holds_saves = true;
+    let rest = [text("w"), text("gone")].concat();
+    let connect = packet(0x10, &[&text("MQTT"), &[4, 4, 0, 0], &text("a"), &rest]);
+    let all = [connect, publish4(0, "x", 0, b"1"), vec![0xe0, 0]].concat();
+    let mut peer = world.open();
+    assert!(world.receive(&mut peer, &all).is_empty());
+    world.event(&mut peer, Event::PeerFinished);
+    assert_eq!(peer.ending, None, "it waits for the session");
+    world.answer_held(&mut peer);
+    assert_eq!(peer.ending, Some(Ending::AfterFlush));
+    assert_eq!(world.log.len(), 1);
+    world.close(peer);
+    assert!(world.latest["mqtt/a"].will.is_none(), "it said goodbye");
+    // Half a packet is not waited for.
+    let mut peer = world.connect(&connect4("b", true));
+    world.receive(&mut peer, &[0x30, 9, 0]);
+    world.event(&mut peer, Event::PeerFinished);
+    assert_eq!(peer.ending, Some(Ending::AfterFlush));
+}
+
+#[test]
 fn a_session_of_another_version_or_another_log_is_a_new_one() {
     let mut world = World::new();
     let mut peer = world.connect(&connect4("a", false));

@@ -337,3 +337,19 @@ fn a_lost_subscription_ends_the_connection() {
     );
     assert_eq!((out[0], out[2]), (0xe0, 0x83));
 }
+
+#[test]
+fn a_release_is_saved_before_it_is_sent_however_often_it_is_asked_for() {
+    let mut world = World::new();
+    let mut peer = world.connect(&connect4("a", false));
+    world.receive(&mut peer, &subscribe4(1, &[("x", 2)]));
+    world.append(draft_of("x", "m", Qos::ExactlyOnce, false));
+    world.deliver(&mut peer);
+    assert_eq!(shown(&peer.take(), false), ["4:1 x m"]);
+    world.holds_saves = true;
+    for _ in 0..2 {
+        assert!(world.receive(&mut peer, &ack(0x50, 1)).is_empty());
+    }
+    let out = hex(&world.answer_held(&mut peer));
+    assert_eq!(out, "62 02 00 01 62 02 00 01");
+}

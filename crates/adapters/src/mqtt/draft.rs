@@ -108,6 +108,8 @@ pub(super) fn may_succeed_later(code: RefusalCode) -> bool {
             | RefusalCode::StorageFailed
             | RefusalCode::ShuttingDown
             | RefusalCode::RateLimited
+            // There is room again once something is released or acknowledged.
+            | RefusalCode::SessionTooLarge
             | RefusalCode::Internal
     )
 }

@@ -105,6 +105,7 @@ fn before_5_0_what_is_never_taken_is_acknowledged_and_what_may_be_ends_the_conne
         ),
         (RefusalCode::StorageFull, "", Some(Ending::AfterFlush)),
         (RefusalCode::Busy, "", Some(Ending::AfterFlush)),
+        (RefusalCode::SessionTooLarge, "", Some(Ending::AfterFlush)),
     ] {
         let mut world = World::new();
         let mut peer = world.connect(&connect4("a", true));

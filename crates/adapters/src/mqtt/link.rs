@@ -21,10 +21,17 @@ const UNSUPPORTED_DATA: u16 = 1003;
 /// FIN and the opcode of a binary message.
 const BINARY: u8 = 0x82;
 
+/// What carries the packets of a connection over WebSocket.
+struct Wrapped {
+    link: websocket::Link,
+    /// Input whose messages wait to be taken out: a close frame is not seen before the packets in front of it.
+    input: BytesMut,
+}
+
 /// One connection's bytes.
 pub(super) struct Link {
-    websocket: Option<Box<websocket::Link>>,
-    /// Input that waits, or of which the rest of a packet is awaited.
+    websocket: Option<Box<Wrapped>>,
+    /// Packets that wait, or of which the rest is awaited.
     pub(super) held: BytesMut,
     /// Packets that are not among the turn's frames yet.
     out: BytesMut,
@@ -32,6 +39,8 @@ pub(super) struct Link {
     pub(super) wire: Wire,
     /// The CONNACK is sent.
     pub(super) is_welcome: bool,
+    /// The peer sent its last byte.
+    is_finished: bool,
     /// Nothing is sent any more.
     ended: bool,
 }
@@ -42,11 +51,10 @@ impl Link {
             Transport::Tcp => None,
             Transport::WebSocket => {
                 let bytes_max = super::packet_bytes_max(limits);
-                Some(Box::new(websocket::Link::new(
-                    std::sync::Arc::clone(limits),
-                    None,
-                    bytes_max,
-                )))
+                Some(Box::new(Wrapped {
+                    link: websocket::Link::new(std::sync::Arc::clone(limits), None, bytes_max),
+                    input: BytesMut::new(),
+                }))
             }
         };
         Self {
@@ -55,6 +63,7 @@ impl Link {
             out: BytesMut::new(),
             wire: Wire::new(Version::V4),
             is_welcome: false,
+            is_finished: false,
             ended: false,
         }
     }
@@ -68,32 +77,47 @@ impl Link {
     }
 
     pub(super) fn opened(&mut self, turn: &mut Turn<'_>) {
-        if let Some(websocket) = &mut self.websocket {
-            websocket.opened(turn);
+        if let Some(wrapped) = &mut self.websocket {
+            wrapped.link.opened(turn);
         }
     }
 
-    /// Takes WebSocket messages out of the input and keeps what they carry. `false` if this is TCP.
-    pub(super) fn unwrap(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) -> bool {
-        let Some(websocket) = &mut self.websocket else {
+    /// Takes the next WebSocket message out of the input and keeps what it carries. `false` if there is none, or
+    /// this is TCP.
+    pub(super) fn unwrap_one(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) -> bool {
+        let Some(wrapped) = &mut self.websocket else {
             return false;
         };
-        while let Some(received) = websocket.receive(input, turn) {
-            match received {
-                Received::Binary(payload) => self.held.extend_from_slice(&payload),
-                Received::Text(_) => {
-                    // MQTT-6.0.0-1.
-                    websocket.close(
-                        UNSUPPORTED_DATA,
-                        "MQTT packets travel in binary messages",
-                        turn,
-                    );
-                    self.ended = true;
-                }
+        let websocket = &mut wrapped.link;
+        let received = websocket.receive(input, turn);
+        match &received {
+            Some(Received::Binary(payload)) => self.held.extend_from_slice(payload),
+            Some(Received::Text(_)) => {
+                // MQTT-6.0.0-1.
+                websocket.close(
+                    UNSUPPORTED_DATA,
+                    "MQTT packets travel in binary messages",
+                    turn,
+                );
             }
+            None => {}
         }
         self.ended |= !websocket.is_open();
-        true
+        received.is_some()
+    }
+
+    /// Input that has to wait before anything is taken out of it.
+    pub(super) fn waiting(&mut self) -> &mut BytesMut {
+        match &mut self.websocket {
+            Some(wrapped) => &mut wrapped.input,
+            None => &mut self.held,
+        }
+    }
+
+    /// How much input is kept.
+    pub(super) fn kept(&self) -> usize {
+        let wrapped = self.websocket.as_ref();
+        self.held.len() + wrapped.map_or(0, |wrapped| wrapped.input.len())
     }
 
     /// Appends a packet, if the client takes it; ends the connection if it is too small for what must be said.
@@ -186,24 +210,33 @@ impl Link {
         self.ended = true;
         self.held = BytesMut::new();
         match &mut self.websocket {
-            Some(websocket) => websocket.close(code, "", turn),
+            Some(wrapped) => wrapped.link.close(code, "", turn),
             None => turn.ending = Some(Ending::AfterFlush),
         }
     }
 
-    /// The peer sent its last byte.
-    pub(super) fn peer_finished(&mut self, turn: &mut Turn<'_>) {
+    /// The peer sent its last byte. What it sent before is taken first.
+    pub(super) fn peer_finished(&mut self) {
+        self.is_finished = true;
+    }
+
+    /// Ends the connection if the peer sent its last byte, and nothing of it has to wait.
+    pub(super) fn end_if_finished(&mut self, turn: &mut Turn<'_>, is_busy: bool) {
+        if !self.is_finished || (is_busy && !self.ended && self.kept() > 0) {
+            return;
+        }
+        self.flush(turn);
         self.ended = true;
         match &mut self.websocket {
-            Some(websocket) => websocket.peer_finished(turn),
+            Some(wrapped) => wrapped.link.peer_finished(turn),
             None => turn.ending = Some(Ending::AfterFlush),
         }
     }
 
     pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
-        if let Some(websocket) = &mut self.websocket {
-            websocket.tick(turn);
-            self.ended |= !websocket.is_open();
+        if let Some(wrapped) = &mut self.websocket {
+            wrapped.link.tick(turn);
+            self.ended |= !wrapped.link.is_open();
         }
     }
 
@@ -211,7 +244,7 @@ impl Link {
     pub(super) fn wake(&self) -> Option<tidings_ports::Tick> {
         self.websocket
             .as_ref()
-            .and_then(|websocket| websocket.wake())
+            .and_then(|wrapped| wrapped.link.wake())
     }
 }
 

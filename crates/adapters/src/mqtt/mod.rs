@@ -158,7 +158,9 @@ impl MqttConversation {
                 true
             }
             FirstPacket::Refused => {
-                if !self.link.unwrap(input, turn) {
+                if self.link.is_websocket() {
+                    while self.link.unwrap_one(input, turn) {}
+                } else {
                     self.link.held.unsplit(input.split());
                 }
                 let mut packets = std::mem::take(&mut self.link.held);
@@ -197,6 +199,32 @@ impl MqttConversation {
         self.pump(&mut held, turn);
         if !held.is_empty() {
             self.link.held = held;
+        }
+    }
+
+    /// Takes what can be taken of the input, packet by packet and message by message, in their order.
+    fn take(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
+        if !self.link.is_websocket() {
+            return self.pump(input, turn);
+        }
+        loop {
+            self.pump_held(turn);
+            let waits = self.is_busy() && !self.link.has_ended();
+            if waits || !self.link.unwrap_one(input, turn) {
+                return;
+            }
+        }
+    }
+
+    /// Takes input that had to wait, once it need not wait any more.
+    fn take_waiting(&mut self, turn: &mut Turn<'_>) {
+        if self.is_busy() && !self.link.has_ended() {
+            return;
+        }
+        let mut waiting = std::mem::take(self.link.waiting());
+        self.take(&mut waiting, turn);
+        if !waiting.is_empty() {
+            *self.link.waiting() = waiting;
         }
     }
 
@@ -384,20 +412,18 @@ impl Conversation for MqttConversation {
         if !self.is_judged && !self.link.has_ended() && !self.judge_first(input, turn) {
             return self.finish(turn);
         }
-        if self.link.unwrap(input, turn) {
-            self.pump_held(turn);
-        } else if self.link.held.is_empty() {
-            self.pump(input, turn);
+        if self.link.waiting().is_empty() {
+            self.take(input, turn);
             if self.is_busy() && !input.is_empty() {
-                self.link.held = input.split();
+                *self.link.waiting() = input.split();
             }
         } else {
-            self.link.held.extend_from_slice(input);
+            self.link.waiting().extend_from_slice(input);
             input.clear();
-            self.pump_held(turn);
+            self.take_waiting(turn);
         }
         let max = packet_bytes_max(&self.options.limits).saturating_add(HELD_BYTES_MAX);
-        if self.link.held.len() > max {
+        if self.link.kept() > max {
             let text = "too much was sent ahead of an answer";
             misbehaved(&mut self.link, turn, ReasonCode::QuotaExceeded, text);
         }
@@ -406,7 +432,7 @@ impl Conversation for MqttConversation {
 
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
-            Event::PeerFinished => self.link.peer_finished(turn),
+            Event::PeerFinished => self.link.peer_finished(),
             Event::Closed => {
                 if let Some(session) = &mut self.session {
                     session.last_save(turn);
@@ -421,7 +447,8 @@ impl Conversation for MqttConversation {
             } => self.drain(reconnect_after, &refusal, turn),
             event => self.told(event, turn),
         }
-        self.pump_held(turn);
+        self.take_waiting(turn);
+        self.link.end_if_finished(turn, self.is_busy());
         self.finish(turn);
     }
 

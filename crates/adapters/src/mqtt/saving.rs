@@ -101,8 +101,8 @@ impl Session {
 
     /// Does something once the session, as it is now, is saved; at once if it is not kept.
     pub(super) fn after_save(&mut self, link: &mut Link, turn: &mut Turn<'_>, after: After) {
-        let wants_will = after == After::Resume && self.client.will.is_some();
-        if self.is_persistent() || wants_will {
+        let is_kept = self.client.will.is_some() || self.was_saved;
+        if self.is_persistent() || (after == After::Resume && is_kept) {
             self.saving.next.push(after);
         } else {
             self.carry_out(link, turn, after);

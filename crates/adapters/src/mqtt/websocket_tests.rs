@@ -119,6 +119,35 @@ fn a_goodbye_closes_the_websocket_and_nothing_follows() {
 }
 
 #[test]
+fn what_came_before_a_close_frame_counts() {
+    let rest = [text("w"), text("gone")].concat();
+    let connect = packet(0x10, &[&text("MQTT"), &[4, 4, 0, 0], &text("a"), &rest]);
+    let last = [
+        client(0x82, &publish4(0, "x", 0, b"1")),
+        client(0x82, &[0xe0, 0]),
+        client(0x88, &[0x03, 0xe8]),
+    ]
+    .concat();
+    for waits in [false, true] {
+        let mut world = World::new();
+        let mut peer = open(&mut world);
+        world.holds_saves = waits;
+        world.receive(&mut peer, &client(0x82, &connect));
+        let mut out = world.receive(&mut peer, &last);
+        if waits {
+            assert!(out.is_empty());
+            assert_eq!(peer.ending, None, "it waits for the session");
+            out = world.answer_held(&mut peer)[6..].to_vec();
+        }
+        assert_eq!(close_parts(&out).0, 1000);
+        assert_eq!(peer.ending, Some(Ending::AfterFlush));
+        assert_eq!(world.log.len(), 1);
+        world.close(peer);
+        assert!(world.latest["mqtt/a"].will.is_none(), "it said goodbye");
+    }
+}
+
+#[test]
 fn a_broken_rule_is_told_in_both_protocols() {
     let mut world = World::new();
     let mut peer = open(&mut world);

@@ -137,14 +137,11 @@ impl Window {
         Some(exchange)
     }
 
-    /// Moves an exchange on to PUBREL. Whether it was there, and not there yet.
-    pub(super) fn release(&mut self, id: PacketId) -> bool {
-        let found = self.exchanges.iter_mut().find(|it| it.id == id);
-        let Some(exchange) = found.filter(|it| it.step == Step::Published) else {
-            return false;
-        };
-        exchange.step = Step::Released;
-        true
+    /// Moves an exchange on to PUBREL.
+    pub(super) fn release(&mut self, id: PacketId) {
+        if let Some(exchange) = self.exchanges.iter_mut().find(|it| it.id == id) {
+            exchange.step = Step::Released;
+        }
     }
 
     /// Whether something is to be sent again.

@@ -107,8 +107,9 @@ impl Shard {
                 self.tell(id, Event::Held);
                 continue;
             }
-            self.write_states();
+            // Wills first: a session's next state replaces the record that keeps its will until it is published.
             self.publish_wills();
+            self.write_states();
             if self.commands.is_empty() && self.held.is_empty() && self.own_notes.is_empty() {
                 return;
             }

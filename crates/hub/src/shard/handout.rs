@@ -21,8 +21,18 @@ enum Fetched {
 }
 
 impl Shard {
-    /// Hands out what can be: first what came back, then what is new.
+    /// Hands out what can be: first what came back, then what is new. Does not read the log for the few places
+    /// of members that are free while most are taken: more may become free in a moment.
     pub(super) fn pump(&mut self, id: QueueId) {
+        self.pump_for(id, false);
+    }
+
+    /// The same after a moment: who takes their time does not keep the others waiting.
+    pub(super) fn pump_now(&mut self, id: QueueId) {
+        self.pump_for(id, true);
+    }
+
+    fn pump_for(&mut self, id: QueueId, few: bool) {
         while let Some(queue) = self.queues.get(id) {
             let Some((offset, _)) = queue.returned.first_key_value() else {
                 break;
@@ -59,8 +69,7 @@ impl Shard {
         let from_log = self
             .subscription(subscription)
             .is_some_and(|it| it.cursor < floor);
-        // A page for one message would be read in vain.
-        if free > 0 && !(from_log && waits && free * 2 < all) {
+        if free > 0 && (few || !(from_log && waits && free * 2 < all)) {
             self.resume(subscription, Source::Paused);
         }
     }

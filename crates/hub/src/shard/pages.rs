@@ -1,9 +1,10 @@
 //! Reading the log for subscriptions that are behind.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidings_ports::{Event, Gap, GapReason, Page, ReadError, ReadFrom, ReadRequest, ReplyTo};
-use tidings_types::{Cursor, Offset};
+use tidings_types::{Cursor, Offset, Topic};
 
 use super::Shard;
 use super::catchup::Offered;
@@ -155,10 +156,12 @@ impl Shard {
         let now = self.clock.now();
         self.begin_page(id, page);
         let limit = self.page_limit(id);
+        let replaced = self.replaced(id);
         let usable = page
             .messages
             .iter()
-            .take_while(|message| message.offset <= limit);
+            .take_while(|message| message.offset <= limit)
+            .filter(|message| !replaced.contains(&message.topic));
         for (taken, message) in usable.enumerate() {
             if let Offered::Stopped(source) = self.offer_behind(id, message, now) {
                 if let Some(subscription) = self.subscription(id) {
@@ -184,6 +187,24 @@ impl Shard {
             subscription.cursor = subscription.cursor.max(page.scanned_to.min(limit));
         }
         self.advance(id);
+    }
+
+    /// The topics whose retained message was replaced since a subscription that ends with them began. Another
+    /// subscription of the connection brings the new one, or has brought it: the old one must not come after it.
+    fn replaced(&mut self, id: SubscriptionId) -> HashSet<Topic> {
+        let mut topics = HashSet::new();
+        let floor = self.tail.floor();
+        let start = match self.subscription(id) {
+            Some(it) if it.first == First::Retained && it.ends_at.is_some() => it.start,
+            _ => return topics,
+        };
+        let mut cursor = start.max(floor);
+        while let Some(batch) = self.tail.batch_after(cursor) {
+            let newer = batch.messages.iter().filter(|it| it.offset > start);
+            topics.extend(newer.filter(|it| it.retain).map(|it| it.topic.clone()));
+            cursor = batch.last();
+        }
+        topics
     }
 
     /// How far a page of the log may be used. What the feed has not brought to this shard yet it will bring,
@@ -219,12 +240,10 @@ impl Shard {
         };
         let first = subscription.first.clone();
         if let First::Last(_, tag) = first {
-            let offset = match page.messages.first() {
-                Some(oldest) => Offset(oldest.offset.0 - 1),
-                None => page
-                    .scanned_to
-                    .min(subscription.altered_at.unwrap_or(page.scanned_to)),
-            };
+            let oldest = page.messages.first();
+            let offset = oldest.map_or(page.scanned_to, |oldest| Offset(oldest.offset.0 - 1));
+            // What filters that it was given meanwhile find counts from there on.
+            let offset = offset.min(subscription.altered_at.unwrap_or(offset));
             // From here on it claims to have seen everything up to there.
             subscription.first = First::Resume;
             subscription.start = offset;

@@ -70,7 +70,14 @@ impl Shard {
                     connection.in_flight += 1;
                 }
             }
-            Err((error, _)) => {
+            Err((error, waiter)) => {
+                // What was to be written before still is.
+                if let Waiter::Publish {
+                    state: Some(name), ..
+                } = waiter
+                {
+                    self.states.changed(name);
+                }
                 // Nothing of a refused command is carried out.
                 if let Some((session, saved)) = before
                     && let Some(session) = self.sessions.get(session)

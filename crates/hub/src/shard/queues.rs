@@ -76,7 +76,8 @@ impl Shard {
         }
         queue.join(member, join.prefetch);
         queue.filters = join.filters;
-        queue.expiry = join.expiry;
+        // Of several that want it kept, the one that wants it longest counts, also while that one is away.
+        queue.expiry = longer(queue.expiry, join.expiry);
         if queue.subscription.is_none() {
             self.sittings += 1;
             queue.sitting = self.sittings;
@@ -205,8 +206,12 @@ impl Shard {
         let Some(queue) = self.queues.find(key).filter(|queue| !queue.is_open) else {
             return;
         };
-        let id = queue.id;
-        for member in queue.take_joining() {
+        let (id, joining) = (queue.id, queue.take_joining());
+        if joining.is_empty() {
+            // Nobody left it, so nothing changed: it is not to be written once more for that.
+            return;
+        }
+        for member in joining {
             if let Some(queue) = self.queues.get(id) {
                 queue.leave(member);
             }
@@ -220,12 +225,18 @@ impl Shard {
         let Some(queue) = self.queues.get(id) else {
             return;
         };
+        let joining = queue.take_joining();
         let members: Vec<MemberId> = queue.members().collect();
         for member in members {
             if let Some(queue) = self.queues.get(id) {
                 queue.leave(member);
             }
-            self.tell_member(member, Told::Lost(refusal.clone()));
+            let told = if joining.contains(&member) {
+                Told::Refused(refusal.clone())
+            } else {
+                Told::Lost(refusal.clone())
+            };
+            self.tell_member(member, told);
         }
         self.member_left(id);
     }
@@ -284,7 +295,7 @@ impl Shard {
         };
         let Some(since) = queue.since else {
             self.queue_changed(id);
-            return self.pump(id);
+            return self.pump_now(id);
         };
         let Expiry::After(expiry) = queue.expiry else {
             return;
@@ -326,6 +337,10 @@ impl Shard {
             self.metrics.sessions_unread.add(1);
             return;
         };
+        if record.expiry == Expiry::WithConnection {
+            // Its members are gone, with the process at the latest.
+            return self.states.changed(key);
+        }
         if record.since.is_none() {
             // Its members may have got more than the record knows of.
             record.suspect_to = self.engine.head();
@@ -366,5 +381,14 @@ impl Shard {
                 self.member_left(id);
             }
         }
+    }
+}
+
+/// The one that keeps something longer.
+fn longer(one: Expiry, other: Expiry) -> Expiry {
+    match (one, other) {
+        (Expiry::Never, _) | (_, Expiry::Never) => Expiry::Never,
+        (Expiry::After(one), Expiry::After(other)) => Expiry::After(one.max(other)),
+        (Expiry::WithConnection, expiry) | (expiry, Expiry::WithConnection) => expiry,
     }
 }

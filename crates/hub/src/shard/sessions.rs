@@ -102,9 +102,10 @@ impl Shard {
             self.end_session(session);
             return None;
         }
-        // Who takes over comes too late for a will without a delay: it was due when the connection closed.
+        // Who comes after its delay is too late for a will, though no timer may have fired since; who takes over
+        // is too late for one without a delay: it was due when the connection closed.
         let will = it.saved.as_mut().and_then(|saved| saved.will.take());
-        let due = will.filter(|will| before.is_some() && will.delay.is_zero() && !will.is_due);
+        let due = will.filter(|will| will.delay <= away && !will.is_due);
         let key = it.key.clone();
         it.connection = Some(id);
         it.since = None;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tidings_hub::home_shard;
+use tidings_log::storage::Faults;
 use tidings_ports::{Command, Expiry, Framed, Framing, Group, Start, SubscriptionKey, Tag, Until};
 use tidings_types::{Grants, Limits, Offset};
 
@@ -366,4 +367,82 @@ fn a_member_holds_no_more_bytes_than_an_outbox() {
     stage.say(&peer, ack(last(&peer)));
     stage.run();
     assert_eq!(peer.heard().len(), 1);
+}
+
+#[test]
+fn a_log_that_takes_nothing_any_more_does_not_keep_a_shard_busy() {
+    let mut stage = Stage::new();
+    let peer = member(&mut stage, 0, 1);
+    stage.set_faults(Faults {
+        syncs_left: Some(0),
+        ..Faults::default()
+    });
+    stage.disconnect(&peer);
+    stage.run();
+    stage.pass(Duration::from_secs(1));
+    let late = stage.connect(0);
+    stage.say(&late, join(1));
+    stage.run();
+    assert_eq!(late.heard(), [Heard::Refused(0, "storage-failed")]);
+}
+
+#[test]
+fn a_queue_that_ends_with_its_last_member_ends_with_the_server() {
+    let mut stage = Stage::new();
+    let peer = stage.connect(0);
+    stage.say(&peer, join_with(Start::Latest, 1, Expiry::WithConnection));
+    stage.run();
+    stage.crash();
+    jobs(&mut stage, 1..=2);
+    let peer = stage.connect(0);
+    stage.say(&peer, join_with(Start::Latest, 10, Expiry::WithConnection));
+    stage.run();
+    assert_eq!(peer.heard(), [Heard::Subscribed(0, 2)]);
+    stage.crash();
+    stage.pass(Duration::from_secs(1));
+    assert_eq!(stage.kept(), [""; 0]);
+    assert_eq!(stage.sum(|metrics| metrics.queues.get()), 0);
+}
+
+#[test]
+fn a_queue_is_kept_as_long_as_any_of_its_members_asked_for() {
+    let mut stage = Stage::new();
+    let one = member(&mut stage, 0, 10);
+    let two = stage.connect(1);
+    stage.say(&two, join_with(Start::Latest, 10, Expiry::WithConnection));
+    stage.run();
+    stage.disconnect(&one);
+    stage.disconnect(&two);
+    stage.run();
+    jobs(&mut stage, 1..=1);
+    let one = member(&mut stage, 0, 10);
+    assert_eq!(one.heard(), [message(0, "job/1")]);
+}
+
+#[test]
+fn a_member_with_room_gets_the_backlog_while_others_take_their_time() {
+    let mut stage = Stage::with(Limits {
+        tail_bytes_max: 0,
+        ..Limits::default()
+    });
+    let _slow = [member(&mut stage, 0, 1), member(&mut stage, 1, 1)];
+    let quick = member(&mut stage, 0, 1);
+    jobs(&mut stage, 1..=6);
+    for number in 3..=6 {
+        assert_eq!(topics(&quick), [format!("job/{number}")]);
+        stage.say(&quick, ack(last(&quick)));
+        stage.run();
+        stage.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn who_joins_a_queue_whose_log_cannot_be_read_is_refused() {
+    let mut stage = Stage::new();
+    jobs(&mut stage, 1..=4);
+    stage.engine.be_damaged(true);
+    let peer = stage.connect(0);
+    stage.say(&peer, join_with(Start::Last(2), 10, Expiry::Never));
+    stage.run();
+    assert_eq!(peer.heard(), [Heard::Refused(0, "storage-failed")]);
 }

@@ -307,3 +307,20 @@ fn a_shard_that_closes_hands_everything_to_the_log() {
     stage.crash();
     assert_eq!(opened(&mut stage, false).1, state("c"));
 }
+
+#[test]
+fn what_was_to_be_written_is_written_though_a_publish_with_more_is_refused() {
+    let mut stage = Stage::new();
+    let (peer, _) = opened(&mut stage, false);
+    stage.say(&peer, keep(None, save("one", Expiry::Never, None)));
+    // The first is under way, so this one waits.
+    stage.say(&peer, keep(None, save("two", Expiry::Never, None)));
+    stage.engine.be_busy(true);
+    let more = save("three", Expiry::Never, None);
+    stage.say(&peer, publish(1, "a", Some(more)));
+    stage.engine.be_busy(false);
+    stage.run();
+    stage.pass(Duration::from_secs(1));
+    stage.crash();
+    assert_eq!(opened(&mut stage, false).1, state("two"));
+}

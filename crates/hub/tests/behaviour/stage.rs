@@ -12,7 +12,7 @@ use tidings_hub::{
     ConnectionId, Inboxes, Metrics, Shard, ShardConfig, SharedMetrics, home_shard, states_by_home,
 };
 use tidings_log::LogConfig;
-use tidings_log::storage::SimStorage;
+use tidings_log::storage::{Faults, SimStorage};
 use tidings_ports::{
     Command, Conversation, Delivery, Ending, Engine, Event, Expiry, Framed, Framing, ManualClock,
     SessionSave, Start, SubscriptionKey, Tag, Turn, Until, Will,
@@ -109,7 +109,7 @@ impl Conversation for Puppet {
             Event::Lost { .. } => (Heard::Lost, ""),
             Event::Session { state, .. } => {
                 let text = state.map(|state| String::from_utf8(state.to_vec()).unwrap());
-                (Heard::Session(text), "")
+                (Heard::Session(text), "session")
             }
             Event::Saved { tag } => (Heard::Saved(tag.0), ""),
             Event::TakenOver => (Heard::TakenOver, "taken over"),
@@ -264,6 +264,11 @@ impl Stage {
         self.start();
     }
 
+    /// From now on the storage does this.
+    pub fn set_faults(&self, faults: Faults) {
+        self.storage.set_faults(faults);
+    }
+
     pub fn permit(&mut self, grants: tidings_types::Grants) {
         self.principal = Arc::new(Principal {
             name: "someone".to_owned(),
@@ -320,6 +325,16 @@ impl Stage {
     /// Commits, and tells nobody yet.
     pub fn commit(&mut self) {
         self.engine.commit(100, &*self.inboxes, |_| {});
+    }
+
+    /// Commits the first of what waits, and tells nobody yet.
+    pub fn commit_first(&mut self) {
+        self.engine.commit(1, &*self.inboxes, |_| {});
+    }
+
+    /// Reads what is asked for, and tells nobody yet.
+    pub fn read(&mut self) {
+        self.engine.read_one(0, &*self.inboxes);
     }
 
     pub fn take_inboxes(&mut self) {

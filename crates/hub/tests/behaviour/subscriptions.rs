@@ -402,3 +402,55 @@ fn one_that_ends_when_it_has_caught_up_waits_for_a_full_peer() {
     );
     assert_eq!(peer.heard(), [subscribed(1, 3), Heard::Unsubscribed]);
 }
+
+#[test]
+fn a_retained_message_does_not_come_after_the_one_that_replaced_it() {
+    let mut stage = Stage::new();
+    stage.publish_draft(retained("t"));
+    stage.publish_draft(retained("u"));
+    stage.run();
+    let peer = stage.connect(0);
+    stage.say(
+        &peer,
+        subscribe(0, &["t", "u"], Start::Latest, Until::Ended),
+    );
+    stage.say(
+        &peer,
+        subscribe(1, &["t", "u"], Start::Retained, Until::CaughtUp),
+    );
+    stage.read();
+    stage.publish_draft(retained("t"));
+    stage.publish("u");
+    stage.commit();
+    stage.take_inboxes();
+    let heard = peer.heard();
+    let expect = [
+        Heard::Subscribed(0, 2),
+        Heard::Subscribed(1, 2),
+        message(0, "t"),
+        message(0, "u"),
+        Heard::Message {
+            key: 1,
+            topic: "u".to_owned(),
+            retained: true,
+            own: false,
+            redelivered: 0,
+        },
+        Heard::CaughtUp(1),
+    ];
+    assert_eq!(heard, expect);
+}
+
+#[test]
+fn altered_filters_count_from_their_answer_on_while_the_newest_are_looked_for() {
+    let mut stage = Stage::new();
+    let peer = stage.connect(0);
+    stage.say(&peer, subscribe(0, &["a"], Start::Last(5), Until::Ended));
+    stage.say(&peer, alter(7, 0, &["a", "b"]));
+    assert_eq!(peer.heard(), [Heard::Subscribed(7, 0)]);
+    stage.publish("b");
+    stage.publish("a");
+    stage.run();
+    let expect = [Heard::Subscribed(0, 0), message(0, "b"), message(0, "a")];
+    assert_eq!(peer.heard(), expect);
+}

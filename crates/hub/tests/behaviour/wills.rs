@@ -186,3 +186,50 @@ fn a_will_waits_for_a_log_that_is_busy() {
     assert_eq!(published(&mut stage), 1);
     assert_eq!(stage.sum(|metrics| metrics.wills.get()), 1);
 }
+
+#[test]
+fn who_comes_back_too_late_does_not_stop_the_will() {
+    let mut stage = Stage::new();
+    let peer = testator(&mut stage, Expiry::After(HOUR), MINUTE);
+    stage.disconnect(&peer);
+    stage.run();
+    stage.clock.advance_ms(60_000);
+    // No timer has fired since.
+    let back = stage.connect_home(NAME);
+    stage.say(&back, open(NAME, false));
+    assert_eq!(published(&mut stage), 1);
+    stage.pass(HOUR * 2);
+    assert_eq!(published(&mut stage), 1);
+}
+
+#[test]
+fn who_comes_back_first_after_a_crash_does_not_stop_a_will_without_a_delay() {
+    let mut stage = Stage::new();
+    testator(&mut stage, Expiry::After(HOUR), Duration::ZERO);
+    stage.crash();
+    let back = stage.connect_home(NAME);
+    stage.say(&back, open(NAME, false));
+    assert_eq!(published(&mut stage), 1);
+}
+
+#[test]
+fn a_crash_at_a_take_over_does_not_lose_a_will_that_is_due() {
+    for fresh in [false, true] {
+        for commits in 0..=2 {
+            let mut stage = Stage::new();
+            testator(&mut stage, Expiry::After(HOUR), Duration::ZERO);
+            let new = stage.connect_home(NAME);
+            let kept = save("new", Expiry::After(HOUR), None);
+            new.mind()
+                .answers
+                .insert("session", vec![keep(Some(1), kept)]);
+            stage.say(&new, open(NAME, fresh));
+            for _ in 0..commits {
+                stage.commit_first();
+            }
+            stage.crash();
+            stage.pass(MINUTE);
+            assert_eq!(published(&mut stage), 1, "{fresh} {commits}");
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub struct SimEngine {
     reads: Mutex<VecDeque<(ReadRequest, ReplyTo)>>,
     /// Whether every submission is refused for now.
     busy: AtomicBool,
+    /// Whether what is read is damaged for now.
+    damaged: AtomicBool,
 }
 
 impl SimEngine {
@@ -37,6 +39,7 @@ impl SimEngine {
             submissions: Mutex::default(),
             reads: Mutex::default(),
             busy: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
         })
     }
 
@@ -66,7 +69,11 @@ impl SimEngine {
             waiting.remove(at)
         };
         if let Some((request, reply)) = next {
-            let result = self.core.lock().unwrap().read(&request);
+            let result = if self.damaged.load(Ordering::Relaxed) {
+                Err(ReadError::Storage)
+            } else {
+                self.core.lock().unwrap().read(&request)
+            };
             feed.read(reply, result);
         }
     }
@@ -85,6 +92,10 @@ impl SimEngine {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
+    pub fn be_damaged(&self, damaged: bool) {
+        self.damaged.store(damaged, Ordering::Relaxed);
+    }
+
     pub fn waits(&self) -> bool {
         !self.submissions.lock().unwrap().is_empty() || !self.reads.lock().unwrap().is_empty()
     }
@@ -100,6 +111,9 @@ impl Engine for SimEngine {
     }
 
     fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
+        if let EngineHealth::Failed(_) = self.health() {
+            return Err(SubmitError::Failed);
+        }
         let mut waiting = self.submissions.lock().unwrap();
         if waiting.len() >= SUBMISSIONS_MAX || self.busy.load(Ordering::Relaxed) {
             return Err(SubmitError::Busy);

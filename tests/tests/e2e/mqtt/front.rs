@@ -294,3 +294,27 @@ fn a_packet_over_the_limit_is_refused() {
     client.write(&[0xff, 0xff, 0xff, 0x7f, 0]).unwrap();
     assert_eq!(client.until_closed(), Some(0x95));
 }
+
+#[test]
+fn a_websocket_that_ends_while_it_catches_up_costs_nobody_else_anything() {
+    // One shard, so that whatever keeps it from its work keeps everybody from theirs.
+    let server = Server::start(Options::default().argument("--shards").argument("1"));
+    super::post(&server, "kept/a", "a", &[("Tidings-Retain", "true")]);
+    for (name, filter) in [("retained", "kept/#"), ("shared", "$share/g/kept/#")] {
+        let mut socket = open_socket(&server);
+        let mut body = b"\0\x01\0\0".to_vec();
+        body.push(filter.len() as u8);
+        body.extend_from_slice(filter.as_bytes());
+        body.push(1);
+        // SUBSCRIBE and DISCONNECT behind the CONNECT: what the subscription begins is not over when the
+        // connection is.
+        let mut bytes = Connect::v5(name).kept().packet();
+        bytes.extend_from_slice(&packet(kind::SUBSCRIBE << 4 | 2, &body));
+        bytes.extend_from_slice(&[kind::DISCONNECT << 4, 0]);
+        socket.sender().frame(BINARY, &bytes).unwrap();
+        assert_eq!(socket.close_frame().0, 1000, "{name}");
+        server.publish("still", "served");
+        let refused = server.metric("tidings_refusals_total", "");
+        assert!(refused < 10.0, "{name}: {refused} refusals");
+    }
+}

@@ -60,8 +60,13 @@ fn every_version_publishes_and_receives_at_every_qos() {
             let follow_arguments = ["-V", version, "-t", "#", "-q", qos, "-v", "-C", "3"];
             let mut follower = follow(&server, &follow_arguments);
             let on = ["-V", version, "-t", &topic, "-q", qos];
-            publish(&server, &[&on[..], &["-m", "one"]].concat());
-            publish(&server, &[&on[..], &["-m", "two"]].concat());
+            for (count, text) in [(1, "one"), (2, "two")] {
+                publish(&server, &[&on[..], &["-m", text]].concat());
+                // At QoS 0 the program ends before the server has taken what it sent.
+                eventually("the message is stored", PATIENCE, || {
+                    texts(&server, &topic).len() == count
+                });
+            }
             server.publish(&topic, "over http");
             let received: Vec<String> = lines(&mut follower).collect();
             let expect = ["one", "two", "over http"].map(|text| format!("{topic} {text}"));
@@ -165,8 +170,12 @@ fn the_will_of_a_killed_client_is_published() {
             "--will-qos",
             "1",
         ];
-        // Killed when it is dropped.
+        // Killed when it is dropped. The next one is told apart by its subscription, so this one's ends first.
+        let before = server.metric("tidings_subscriptions", "");
         drop(follow(&server, &arguments));
+        eventually("the killed client is gone", PATIENCE, || {
+            server.metric("tidings_subscriptions", "") <= before
+        });
     }
     let received: Vec<String> = lines(&mut watcher).collect();
     assert_eq!(received, ["wills/mqttv311 gone", "wills/mqttv5 gone"]);

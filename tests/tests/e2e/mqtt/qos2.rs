@@ -160,6 +160,33 @@ fn receive_up_to(client: &mut Client, inbox: &mut Inbox, step: Got) -> Option<u1
     Some(id)
 }
 
+/// The next message. Earlier ones whose PUBCOMP was not kept when the server was killed are released again before
+/// it (MQTT-4.4.0-1), but never the one that was not recorded as received.
+#[track_caller]
+fn past_releases(client: &mut Client, inbox: &mut Inbox, id: u16) -> Publish {
+    loop {
+        match client.try_packet().expect("the server lives") {
+            Packet::Publish(message) => return message,
+            Packet::Answer(pubrel) => {
+                assert_eq!(pubrel.kind, kind::PUBREL);
+                assert_ne!(pubrel.id, id, "released before it was received");
+                let taken = inbox.take(client, Packet::Answer(pubrel));
+                taken.expect("the server lives");
+            }
+        }
+    }
+}
+
+/// Takes a PUBREL, and says whether it was for this message.
+#[track_caller]
+fn release(client: &mut Client, inbox: &mut Inbox, id: u16) -> bool {
+    let pubrel = client.answer(kind::PUBREL);
+    let is_it = pubrel.id == id;
+    let taken = inbox.take(client, Packet::Answer(pubrel));
+    taken.expect("the server lives");
+    is_it
+}
+
 #[track_caller]
 fn check_subscriber(with: &Connect) {
     let mut server = Server::start(Options::default());
@@ -176,17 +203,12 @@ fn check_subscriber(with: &Connect) {
         match (step, id) {
             (Got::Publish, Some(id)) => {
                 // MQTT-4.4.0-1, MQTT-3.3.1-1: the same id, marked as a repetition.
-                let message = client.message();
+                let message = past_releases(&mut client, &mut inbox, id);
                 assert_eq!((message.id, message.dup), (id, true), "{step:?}");
                 let taken = inbox.take(&mut client, Packet::Publish(message));
                 taken.expect("the server lives");
             }
-            (Got::Pubrel, Some(id)) => {
-                let pubrel = client.answer(kind::PUBREL);
-                assert_eq!(pubrel.id, id, "{step:?}");
-                let taken = inbox.take(&mut client, Packet::Answer(pubrel));
-                taken.expect("the server lives");
-            }
+            (Got::Pubrel, Some(id)) => while !release(&mut client, &mut inbox, id) {},
             // What was on its way when the server was killed may have arrived or not.
             _ => {}
         }
