@@ -104,6 +104,7 @@ fn subscribed_format(
 ) -> Result<&'static dyn FrameFormat, Failure> {
     let (mut commands, mut frames) = (Vec::new(), Vec::new());
     talk(&mut Turn {
+        is_slow: false,
         now: Tick(0),
         random: 0,
         commands: &mut commands,

@@ -12,6 +12,7 @@ fn turn(now: u64, step: impl FnOnce(&mut Turn<'_>)) -> Turned {
     let (mut commands, mut frames) = (Vec::new(), Vec::new());
     let mut turn = Turn {
         now: Tick(now),
+        is_slow: false,
         random: 7,
         commands: &mut commands,
         frames: &mut frames,

@@ -359,6 +359,9 @@ pub enum Framed {
 pub struct Turn<'a> {
     /// The clock for deadlines.
     pub now: Tick,
+    /// Whether the peer has taken bytes while its own were left unread, because too much waits for it: its silence
+    /// is not its fault, and it lives. Since the last tick.
+    pub is_slow: bool,
     /// A number that differs from call to call, for jitter and masks; from the seed in a simulation.
     pub random: u64,
     /// What the hub is asked, in order.

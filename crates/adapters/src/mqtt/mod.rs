@@ -457,6 +457,9 @@ impl Conversation for MqttConversation {
         if self.link.has_ended() {
             return self.finish(turn);
         }
+        if let Some(session) = self.session.as_mut().filter(|_| turn.is_slow) {
+            session.heard = turn.now;
+        }
         let silent = |session: &Session| session.silent_at().is_some_and(|at| turn.now >= at);
         match &self.session {
             None if turn.now >= self.connect_by => {

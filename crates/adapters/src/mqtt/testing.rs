@@ -170,6 +170,7 @@ impl World {
         let mut commands = Vec::new();
         let mut turn = Turn {
             now: self.now,
+            is_slow: false,
             random: self.random,
             commands: &mut commands,
             frames: &mut peer.frames,

@@ -19,6 +19,7 @@ fn turn(random: u64, step: impl FnOnce(&mut Turn<'_>)) -> Turned {
     let (mut commands, mut frames) = (Vec::new(), Vec::new());
     let mut turn = Turn {
         now: Tick(1_000),
+        is_slow: false,
         random,
         commands: &mut commands,
         frames: &mut frames,

@@ -157,6 +157,9 @@ impl Link {
 
     /// Pings when it is time, and gives up on a peer that is silent or does not close.
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        if turn.is_slow {
+            self.heard = turn.now;
+        }
         match self.phase {
             Phase::Ended => {}
             Phase::Closing(until) if turn.now >= until => self.end(Ending::AtOnce, turn),

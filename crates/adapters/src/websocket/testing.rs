@@ -74,6 +74,7 @@ impl<C: Conversation> Driver<C> {
         let mut out = Outcome::default();
         let mut turn = Turn {
             now: self.now,
+            is_slow: false,
             random: 12_345,
             commands: &mut out.commands,
             frames: &mut out.frames,

@@ -4,7 +4,7 @@ use tidings_ports::{Answer, Command, Conversation, Event, Tag, Turn};
 use tidings_types::{Refusal, RefusalCode};
 
 use super::Shard;
-use super::connection::{ConnectionId, Ended};
+use super::connection::{ConnectionId, Ended, Input};
 use super::pending::Waiter;
 use super::subscribe::Ask;
 
@@ -25,6 +25,7 @@ impl Shard {
         };
         let mut turn = Turn {
             now,
+            is_slow: connection.input == Input::Slow,
             random,
             commands: &mut commands,
             frames: &mut frames,
@@ -75,6 +76,7 @@ impl Shard {
         };
         let mut turn = Turn {
             now,
+            is_slow: connection.input == Input::Slow,
             random,
             commands: &mut commands,
             frames: &mut Vec::new(),

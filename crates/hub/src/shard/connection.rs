@@ -46,6 +46,17 @@ impl From<Ending> for Ended {
     }
 }
 
+/// What becomes of a peer's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// They are passed on.
+    Read,
+    /// They are left unread, because too much waits for the peer.
+    Paused,
+    /// The same, and the peer has taken bytes since the last tick.
+    Slow,
+}
+
 pub(super) struct Connection {
     pub id: ConnectionId,
     pub conversation: Box<dyn Conversation>,
@@ -69,6 +80,7 @@ pub(super) struct Connection {
     /// The earliest entry in the wheel; `wake` may be later.
     pub scheduled: Option<Tick>,
     pub dirty: bool,
+    pub input: Input,
     pub ended: Ended,
     /// Whether its conversation had its last event.
     pub knows_closed: bool,
@@ -97,6 +109,7 @@ impl Connection {
             wake: None,
             scheduled: None,
             dirty: false,
+            input: Input::Read,
             ended: Ended::No,
             knows_closed: false,
         }

@@ -31,7 +31,7 @@ use slab::Slab;
 use tidings_ports::{Answer, Clock, Command, Conversation, Engine, Event, Start, Tick};
 use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode};
 
-use connection::Connection;
+use connection::{Connection, Input};
 pub use connection::{ConnectionId, Ended};
 use pending::{DueWill, Pending};
 pub use pending::{PublishReply, ReadReply};
@@ -223,6 +223,9 @@ impl Shard {
     /// Passes what the peer sent to its conversation. An unfinished rest stays in `input`.
     pub fn receive(&mut self, id: ConnectionId, input: &mut BytesMut) {
         self.scan_left = self.limits.tail_scan_max;
+        if let Some(connection) = self.connection(id) {
+            connection.input = Input::Read;
+        }
         self.converse(id, |conversation, turn| conversation.receive(input, turn));
         self.settle();
     }
@@ -299,6 +302,9 @@ impl Shard {
         let Some(connection) = self.connection(id) else {
             return;
         };
+        if connection.input == Input::Paused {
+            connection.input = Input::Slow;
+        }
         let ended = connection.ended != Ended::No;
         if ended || connection.outbox.cost() > low_water || connection.blocked == 0 {
             return;
@@ -312,15 +318,19 @@ impl Shard {
 
     /// Whether the peer's bytes should be read now. While its outbox is full, or too many of its publishes
     /// wait, they stay in the kernel, and TCP slows the peer down.
-    pub fn wants_input(&self, id: ConnectionId) -> bool {
-        self.connections
-            .get(id.index as usize)
-            .is_some_and(|connection| {
-                connection.id == id
-                    && connection.ended == Ended::No
-                    && connection.outbox.cost() < self.limits.outbox_bytes_max
-                    && connection.in_flight < self.limits.publishes_in_flight_max
-            })
+    pub fn wants_input(&mut self, id: ConnectionId) -> bool {
+        let bytes_max = self.limits.outbox_bytes_max;
+        let publishes_max = self.limits.publishes_in_flight_max;
+        let Some(connection) = self.connection(id) else {
+            return false;
+        };
+        let wants = connection.ended == Ended::No
+            && connection.outbox.cost() < bytes_max
+            && connection.in_flight < publishes_max;
+        if !wants && connection.input == Input::Read {
+            connection.input = Input::Paused;
+        }
+        wants
     }
 
     /// Whether, and how, the conversation ended the connection.
@@ -410,6 +420,11 @@ impl Shard {
                 Some(wake) if wake <= now => {
                     connection.wake = None;
                     self.converse(id, Conversation::tick);
+                    if let Some(connection) = self.connection(id)
+                        && connection.input == Input::Slow
+                    {
+                        connection.input = Input::Paused;
+                    }
                 }
                 Some(later) => {
                     connection.scheduled = Some(later);
