@@ -110,6 +110,7 @@ fn pings_without_end_from_a_peer_that_reads_nothing_cost_a_bounded_outbox() {
         }
     }
     let grown = server.resident_bytes().saturating_sub(before);
-    assert!(grown < 24 << 20, "{grown} bytes for eight peers");
+    // An outbox of 1 MiB each, and the allocator's share; without a bound it would be a gigabyte.
+    assert!(grown < 40 << 20, "{grown} bytes for eight peers");
     server.publish("a", "others are served");
 }

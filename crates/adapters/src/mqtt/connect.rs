@@ -133,7 +133,7 @@ fn client(
     }
     let will = connect
         .will
-        .map(|will| self::will(will, limits))
+        .map(|will| self::will(will, limits).map(Box::new))
         .transpose()?;
     announce(connack, limits);
     let is_plain =

@@ -242,6 +242,10 @@ impl Session {
                 continue;
             }
             let serial = self.serial();
+            // Most clients have one or two.
+            if self.filters.len() < 4 {
+                self.filters.reserve_exact(1);
+            }
             self.filters.push(Filter {
                 serial,
                 text,

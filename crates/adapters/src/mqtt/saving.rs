@@ -76,7 +76,8 @@ impl Session {
     pub(super) fn save(&mut self, is_closed: bool) -> SessionSave {
         self.saving.dirty = false;
         self.saving.due = None;
-        let will = self.client.will.clone().filter(|_| !self.said_goodbye);
+        let will = self.client.will.as_deref().cloned();
+        let will = will.filter(|_| !self.said_goodbye);
         self.was_saved = true;
         SessionSave {
             state: if self.is_persistent() {

@@ -82,7 +82,7 @@ pub(super) struct Client {
     /// How long it may be silent; `None` is for ever.
     pub(super) silence_ms_max: Option<u64>,
     pub(super) expiry: Expiry,
-    pub(super) will: Option<Will>,
+    pub(super) will: Option<Box<Will>>,
     /// How many messages it has unacknowledged at most.
     pub(super) quota: usize,
 }

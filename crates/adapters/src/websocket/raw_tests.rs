@@ -257,6 +257,20 @@ fn a_silent_peer_is_closed_and_any_byte_counts_as_life() {
 }
 
 #[test]
+fn a_slow_peer_whose_bytes_are_left_unread_is_not_silent() {
+    let mut driver = open("t");
+    driver.now = Tick(40_999);
+    let out = driver.call(|conversation, turn| {
+        turn.is_slow = true;
+        conversation.tick(turn);
+    });
+    assert_eq!(out.ending, None);
+    assert!(driver.tick_at(Tick(60_998)).ending.is_none());
+    let out = driver.tick_at(Tick(60_999));
+    assert_eq!(out.ending, Some(Ending::AfterFlush));
+}
+
+#[test]
 fn draining_says_when_to_come_back_and_waits_for_the_peers_close() {
     let drain = || Event::Drain {
         reconnect_after: Duration::from_millis(3_200),

@@ -64,8 +64,15 @@ impl Follower {
 /// Starts one, and waits until it says that it is subscribed.
 #[track_caller]
 fn follow(server: &Server, arguments: &[&str]) -> Follower {
-    let command = &mut mosquitto("mosquitto_sub", server, arguments);
-    let mut program = Background::start(command.arg("-d"));
+    // Into a pipe it would write when its buffer is full.
+    let mut command = Command::new("stdbuf");
+    let subscriber = mosquitto("mosquitto_sub", server, arguments);
+    command
+        .args(["-o", "L"])
+        .arg(subscriber.get_program())
+        .args(subscriber.get_args())
+        .arg("-d");
+    let mut program = Background::start(&mut command);
     let stdout = program.child().stdout.take().expect("the output is piped");
     let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
     let subscribed = lines.find(|line| line.starts_with("Subscribed ("));
