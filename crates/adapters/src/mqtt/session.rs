@@ -148,6 +148,8 @@ pub(super) struct Session {
     pub(super) pubrels_due: Vec<PacketId>,
     /// Subscriptions that stopped because the window, or what is held, was full.
     pub(super) blocked: Vec<SubscriptionKey>,
+    /// Subscriptions that were ended behind a WebSocket's close frame.
+    pub(super) unsubscribed: Vec<SubscriptionKey>,
     pub(super) held: VecDeque<Held>,
     pub(super) held_bytes: usize,
     /// How many of the held wait for a save that is asked for.
@@ -198,6 +200,7 @@ impl Session {
             extras: Vec::new(),
             window: Window::default(),
             pubrels_due: Vec::new(),
+            unsubscribed: Vec::new(),
             blocked: Vec::new(),
             held: VecDeque::new(),
             held_bytes: 0,

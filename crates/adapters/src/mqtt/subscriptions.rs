@@ -170,10 +170,12 @@ impl Session {
         if self.main.is_there {
             keys.push(MAIN);
         }
+        // Each once: they stay in the session's lists, for the last save.
+        keys.retain(|key| !self.unsubscribed.contains(key));
         for key in keys {
             let tag = self.tag(Class::Ignored);
             turn.commands.push(Command::Unsubscribe { tag, key });
+            self.unsubscribed.push(key);
         }
-        self.main.is_there = false;
     }
 }
