@@ -22,6 +22,7 @@
 pub mod bench;
 pub mod gate;
 pub mod inbox;
+mod lifetime;
 pub mod metrics;
 pub mod outbox;
 mod queue;

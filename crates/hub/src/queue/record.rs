@@ -11,12 +11,13 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_ports::Expiry;
 use tidings_types::codec::{Input, put_bytes, put_varint};
 use tidings_types::{Offset, Timestamp, TopicFilter};
+
+use crate::lifetime;
 
 const VERSION: u8 = 1;
 
@@ -35,19 +36,7 @@ pub(crate) struct Record {
 impl Record {
     pub fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
-        match self.expiry {
-            Expiry::WithConnection => out.push(0),
-            Expiry::After(expiry) => {
-                out.push(1);
-                let ms = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-                put_varint(&mut out, ms);
-            }
-            Expiry::Never => out.push(2),
-        }
-        out.push(u8::from(self.since.is_some()));
-        if let Some(since) = self.since {
-            put_varint(&mut out, since.0);
-        }
+        lifetime::put(&mut out, self.expiry, self.since);
         put_varint(&mut out, self.position.0);
         put_varint(&mut out, self.suspect_to.0);
         put_varint(&mut out, self.filters.len() as u64);
@@ -70,17 +59,7 @@ impl Record {
         if input.u8()? != VERSION {
             return None;
         }
-        let expiry = match input.u8()? {
-            0 => Expiry::WithConnection,
-            1 => Expiry::After(Duration::from_millis(input.varint()?)),
-            2 => Expiry::Never,
-            _ => return None,
-        };
-        let since = match input.u8()? {
-            0 => None,
-            1 => Some(Timestamp(input.varint()?)),
-            _ => return None,
-        };
+        let (expiry, since) = lifetime::read(&mut input)?;
         let position = Offset(input.varint()?);
         let suspect_to = Offset(input.varint()?);
         let mut filters = Vec::new();
@@ -108,6 +87,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

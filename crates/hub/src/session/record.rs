@@ -10,6 +10,7 @@ use tidings_types::{Draft, PayloadFormat, Qos, Timestamp, Topic};
 
 use super::{KeptWill, Saved};
 use crate::gate::Admitted;
+use crate::lifetime::{self, millis};
 
 const VERSION: u8 = 1;
 
@@ -33,18 +34,7 @@ pub(crate) struct Record {
 pub(super) fn encode(saved: &Saved, since: Option<Timestamp>) -> Bytes {
     let mut out = Vec::with_capacity(32 + saved.state.len());
     out.push(VERSION);
-    match saved.expiry {
-        Expiry::WithConnection => out.push(0),
-        Expiry::After(expiry) => {
-            out.push(1);
-            put_varint(&mut out, millis(expiry));
-        }
-        Expiry::Never => out.push(2),
-    }
-    out.push(u8::from(since.is_some()));
-    if let Some(since) = since {
-        put_varint(&mut out, since.0);
-    }
+    lifetime::put(&mut out, saved.expiry, since);
     out.push(u8::from(saved.will.is_some()));
     if let Some(will) = &saved.will {
         out.extend_from_slice(&will.id.to_le_bytes());
@@ -104,17 +94,7 @@ impl Record {
         if input.u8()? != VERSION {
             return None;
         }
-        let expiry = match input.u8()? {
-            0 => Expiry::WithConnection,
-            1 => Expiry::After(Duration::from_millis(input.varint()?)),
-            2 => Expiry::Never,
-            _ => return None,
-        };
-        let since = match input.u8()? {
-            0 => None,
-            1 => Some(Timestamp(input.varint()?)),
-            _ => return None,
-        };
+        let (expiry, since) = lifetime::read(&mut input)?;
         let will = match input.u8()? {
             0 => None,
             1 => Some(Box::new(will(&mut input)?)),
@@ -181,10 +161,6 @@ fn draft(input: &mut Input<'_>) -> Option<Draft> {
 
 fn text(input: &mut Input<'_>) -> Option<ByteString> {
     input.text().map(ByteString::from)
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
