@@ -10,6 +10,7 @@ pub mod mqtt;
 pub mod peer;
 pub mod server;
 pub mod sse;
+pub mod stomp;
 pub mod tools;
 pub mod websocket;
 

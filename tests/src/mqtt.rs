@@ -69,6 +69,11 @@ impl Client {
         self.reader.get_ref()
     }
 
+    /// Whether more has arrived than was asked for.
+    pub fn has_more(&self) -> bool {
+        !self.reader.buffer().is_empty()
+    }
+
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.reader.get_mut().write_all(bytes)

@@ -64,6 +64,16 @@ impl Options {
     }
 }
 
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Addresses {
+    http: SocketAddr,
+    /// `None` if it is off.
+    mqtt: Option<SocketAddr>,
+    /// `None` if it is off.
+    stomp: Option<SocketAddr>,
+}
+
 /// A running server. Dropping it kills the process; a failing test then shows the end of its log, and one that
 /// had passed fails if a thread of the server panicked.
 pub struct Server {
@@ -72,6 +82,8 @@ pub struct Server {
     address: SocketAddr,
     /// `None` if MQTT is off.
     mqtt: Option<SocketAddr>,
+    /// `None` if STOMP is off.
+    stomp: Option<SocketAddr>,
     options: Options,
     log: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
@@ -86,18 +98,22 @@ impl Server {
     pub fn start(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let address = SocketAddr::new(own_address(), 0);
-        Self::spawn(options, folder, (address, Some(address)), Arc::default())
+        let addresses = Addresses {
+            http: address,
+            mqtt: Some(address).filter(|_| !options.has("--mqtt")),
+            stomp: Some(address).filter(|_| !options.has("--stomp")),
+        };
+        Self::spawn(options, folder, addresses, Arc::default())
     }
 
     #[track_caller]
     fn spawn(
         options: Options,
         folder: TempDir,
-        (address, mqtt): (SocketAddr, Option<SocketAddr>),
+        wanted: Addresses,
         log: Arc<Mutex<Vec<String>>>,
     ) -> Self {
-        let mqtt = mqtt.filter(|_| !options.has("--mqtt"));
-        let mut child = command(&options, folder.path(), (address, mqtt))
+        let mut child = command(&options, folder.path(), wanted)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -107,23 +123,33 @@ impl Server {
         follow(child.stdout.take(), &log, &listening);
         follow(child.stderr.take(), &log, &listening);
         drop(listening);
+        let mut listener = |name| wait_for_listener(name, &mut child, &listens, &log);
         let server = Self {
             address: if options.has("--http") {
-                address
+                wanted.http
             } else {
-                wait_for_listener("http", &mut child, &listens, &log)
+                listener("http")
             },
-            mqtt: mqtt.map(|_| wait_for_listener("mqtt", &mut child, &listens, &log)),
+            mqtt: wanted.mqtt.map(|_| listener("mqtt")),
+            stomp: wanted.stomp.map(|_| listener("stomp")),
             child,
             options,
             log,
             folder,
         };
         assert!(
-            address.port() == 0 || (server.address == address && server.mqtt == mqtt),
+            wanted.http.port() == 0 || server.addresses() == wanted,
             "not on the same ports"
         );
         server
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            http: self.address,
+            mqtt: self.mqtt,
+            stomp: self.stomp,
+        }
     }
 
     /// Where HTTP is served.
@@ -134,6 +160,11 @@ impl Server {
     /// Where MQTT is served.
     pub fn mqtt(&self) -> SocketAddr {
         self.mqtt.expect("MQTT is not off")
+    }
+
+    /// Where STOMP is served.
+    pub fn stomp(&self) -> SocketAddr {
+        self.stomp.expect("STOMP is not off")
     }
 
     /// `http://127.1.2.3:4567` and the path behind it.
@@ -213,7 +244,7 @@ impl Server {
         }
         let empty = TempDir::new().expect("a temporary folder can be made");
         let folder = std::mem::replace(&mut self.folder, empty);
-        let addresses = (self.address, self.mqtt);
+        let addresses = self.addresses();
         Self::spawn(options, folder, addresses, Arc::clone(&self.log))
     }
 
@@ -357,7 +388,7 @@ fn clear_settings(command: &mut Command) {
 fn command(
     options: &Options,
     folder: &Path,
-    (address, mqtt): (SocketAddr, Option<SocketAddr>),
+    Addresses { http, mqtt, stomp }: Addresses,
 ) -> Command {
     let mut command = match options.file_blocks_max {
         None => Command::new(binary()),
@@ -373,10 +404,13 @@ fn command(
     clear_settings(&mut command);
     command.current_dir(folder).arg("serve");
     if !options.has("--http") {
-        command.arg("--http").arg(address.to_string());
+        command.arg("--http").arg(http.to_string());
     }
     if let Some(mqtt) = mqtt {
         command.arg("--mqtt").arg(mqtt.to_string());
+    }
+    if let Some(stomp) = stomp {
+        command.arg("--stomp").arg(stomp.to_string());
     }
     if !options.has("--memory") {
         command.arg("--data").arg(data_folder(options, folder));

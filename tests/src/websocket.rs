@@ -72,6 +72,11 @@ impl WebSocket {
         self.reader.get_ref()
     }
 
+    /// Whether more has arrived than was asked for.
+    pub fn has_more(&self) -> bool {
+        !self.reader.buffer().is_empty()
+    }
+
     /// A second owner of the sending half.
     pub fn sender(&self) -> Sender {
         Sender(self.socket().try_clone().expect("a socket can be cloned"))

@@ -1,5 +1,5 @@
 //! Installs foreign programs where they are missing. The end-to-end tests drive the server with a browser, Node
-//! packages, MQTT clients and the Autobahn cases. What is there already is left alone.
+//! packages, MQTT and STOMP clients and the Autobahn cases. What is there already is left alone.
 
 use std::env;
 use std::path::{Path, PathBuf};

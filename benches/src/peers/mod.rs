@@ -64,6 +64,8 @@ fn started_tidings(options: &Options, port: u16, arguments: &[&str]) -> Result<P
     command
         .args([
             "serve",
+            "--stomp",
+            "off",
             "--shards",
             "1",
             "--durability",

@@ -9,4 +9,6 @@ pub mod mqtt;
 pub mod poll;
 pub mod query;
 pub mod sse;
+pub mod stomp;
+mod transport;
 pub mod websocket;

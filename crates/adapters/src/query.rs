@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tidings_ports::Start;
 use tidings_types::{Refusal, RefusalCode};
 
@@ -90,6 +91,30 @@ pub fn bad_parameter(name: &str, what_to_do: &str) -> Refusal {
         RefusalCode::BadParameter,
         format!("`{name}` has a value that it cannot have: {what_to_do}"),
     )
+}
+
+/// Refuses user properties that other protocols, which carry them as lines of text, cannot: a line end in one would
+/// be another header there.
+pub(crate) fn check_headers(headers: &[(ByteString, ByteString)]) -> Result<(), Refusal> {
+    let odd = |text: &ByteString| text.contains(char::is_control);
+    if headers
+        .iter()
+        .any(|(name, value)| name.is_empty() || odd(name) || odd(value))
+    {
+        let detail =
+            "`headers` must be without control characters, and with names that are not empty";
+        return Err(Refusal::new(RefusalCode::BadParameter, detail));
+    }
+    Ok(())
+}
+
+/// Refuses a text that other protocols cannot put on a line of its own.
+pub(crate) fn check_line(name: &str, text: &str) -> Result<(), Refusal> {
+    if text.is_empty() || text.contains(char::is_control) {
+        let detail = format!("`{name}` must be not empty and without control characters");
+        return Err(Refusal::new(RefusalCode::BadParameter, detail));
+    }
+    Ok(())
 }
 
 /// Undoes percent-encoding once (RFC 3986, 2.1) and checks the result for UTF-8. `what` is named in refusals.

@@ -7,7 +7,7 @@ use tidings_types::{Qos, TopicFilter};
 
 use crate::backoff::{Backoff, RetryPolicy};
 use crate::error::{Lost, TryError};
-use crate::message::Start;
+use crate::message::{Start, WorkQueue};
 use crate::mqtt::MqttConnection;
 use crate::pipeline::Pipeline;
 use crate::publisher::Publisher;
@@ -104,6 +104,12 @@ impl Client {
         start: Start,
     ) -> Subscription {
         Subscription::new(self.clone(), wire, filters, start)
+    }
+
+    /// Takes part in a work queue over `tidings.v1`: each message is to be settled
+    /// ([`Subscription::settle`]), or goes to another member.
+    pub fn work(&self, queue: WorkQueue) -> Subscription {
+        Subscription::working(self.clone(), queue)
     }
 
     /// Opens one connection, without trying again.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tidings_types::TopicFilter;
 
 use crate::error::{Lost, Refused};
-use crate::message::{Gap, Message, Outgoing, PayloadForm, Receipt, Start};
+use crate::message::{Gap, Message, Outgoing, PayloadForm, Receipt, Start, Verdict};
 
 /// What the server says over `tidings.v1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum ServerWord {
         id: Option<u64>,
         /// A publish's receipt, or where a subscription starts.
         receipt: Receipt,
+        /// A subscription's number on its connection.
+        sub: Option<u32>,
     },
     /// A request was refused; without an id, a subscription ended.
     Error {
@@ -57,6 +59,8 @@ struct Wire<'a> {
     #[serde(default)]
     replayed: bool,
     #[serde(default)]
+    sub: Option<u32>,
+    #[serde(default)]
     code: String,
     #[serde(default)]
     message: String,
@@ -83,6 +87,8 @@ struct WireMessage<'a> {
     headers: Vec<(String, String)>,
     #[serde(default)]
     retain: bool,
+    #[serde(default)]
+    deliveries: Option<u32>,
 }
 
 impl ServerWord {
@@ -102,6 +108,7 @@ impl ServerWord {
                     time_ms: wire.time,
                     replayed: wire.replayed,
                 },
+                sub: wire.sub,
             },
             "error" => {
                 let retry_after = wire.retry_after.map(Duration::try_from_secs_f64);
@@ -158,6 +165,7 @@ pub fn parse_message(text: &[u8]) -> Result<Message, Lost> {
         content_type: wire.content_type,
         headers: wire.headers,
         retain: wire.retain,
+        deliveries: wire.deliveries,
     })
 }
 
@@ -214,10 +222,40 @@ struct Subscribe<'a> {
     after: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefetch: Option<u32>,
+}
+
+/// What a `subscribe` request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// At least one; one alone with a group.
+    pub filters: &'a [TopicFilter],
+    /// Where to start.
+    pub start: &'a Start,
+    /// The work queue to take part in.
+    pub group: Option<&'a str>,
+    /// With a group: how many messages may be out; `None` leaves it to the server.
+    pub prefetch: Option<u32>,
+}
+
+impl<'a> Asked<'a> {
+    /// A subscription of its own.
+    pub fn new(filters: &'a [TopicFilter], start: &'a Start) -> Self {
+        Self {
+            filters,
+            start,
+            group: None,
+            prefetch: None,
+        }
+    }
 }
 
 /// A `subscribe` request for all filters as one subscription, so that one cursor stands for all of them.
-pub fn subscribe_request(id: u64, filters: &[TopicFilter], start: &Start) -> Vec<u8> {
+pub fn subscribe_request(id: u64, asked: Asked<'_>) -> Vec<u8> {
+    let Asked { filters, start, .. } = asked;
     let one = match filters {
         [only] => Some(only.as_str()),
         _ => None,
@@ -235,6 +273,37 @@ pub fn subscribe_request(id: u64, filters: &[TopicFilter], start: &Start) -> Vec
             Start::Last(count) => Some(*count),
             _ => None,
         },
+        group: asked.group,
+        prefetch: asked.prefetch,
+    };
+    serde_json::to_vec(&request).expect("a struct of texts is always JSON")
+}
+
+/// An `unsubscribe` request.
+pub fn unsubscribe_request(id: u64, sub: u32) -> Vec<u8> {
+    format!(r#"{{"op":"unsubscribe","id":{id},"sub":{sub}}}"#).into_bytes()
+}
+
+/// An `ack` or `nack` of a message by its id; without an id of its own, and so without an answer.
+pub fn settle_request(sub: u32, message: &str, verdict: Verdict) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Settle<'a> {
+        op: &'static str,
+        sub: u32,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        requeue: Option<bool>,
+    }
+    let (op, requeue) = match verdict {
+        Verdict::Ack => ("ack", None),
+        Verdict::Nack => ("nack", None),
+        Verdict::Reject => ("nack", Some(false)),
+    };
+    let request = Settle {
+        op,
+        sub,
+        message,
+        requeue,
     };
     serde_json::to_vec(&request).expect("a struct of texts is always JSON")
 }
@@ -259,6 +328,8 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
         headers: BTreeMap<&'a str, Values<'a>>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         retain: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deliveries: Option<u32>,
     }
 
     #[derive(Serialize)]
@@ -304,163 +375,11 @@ pub fn write_message(message: &Message, out: &mut Vec<u8>) {
             })
             .collect(),
         retain: message.retain,
+        deliveries: message.deliveries,
     };
     serde_json::to_writer(out, &line).expect("a struct of texts is always JSON");
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tidings_types::Topic;
-
-    fn word(text: &str) -> ServerWord {
-        ServerWord::parse(text.as_bytes()).unwrap()
-    }
-
-    fn payload(text: &str) -> (Vec<u8>, PayloadForm) {
-        let text = format!(r#"{{"op":"message","topic":"a","id":"c","time":5,{text}}}"#);
-        match word(&text) {
-            ServerWord::Message(message) => (message.payload.to_vec(), message.form),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn payloads_come_back_as_they_were_published() {
-        for (text, expect, form) in [
-            (r#""data":"hi\n\"""#, &b"hi\n\""[..], PayloadForm::Text),
-            (
-                r#""data":{"a": 1.10}"#,
-                br#"{"a": 1.10}"#,
-                PayloadForm::Json,
-            ),
-            (
-                r#""data":null,"content_type":"application/json""#,
-                b"null",
-                PayloadForm::Json,
-            ),
-            (r#""base64":"/w==""#, b"\xff", PayloadForm::Binary),
-        ] {
-            assert_eq!(payload(text), (expect.to_vec(), form), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_words_of_a_server_are_read() {
-        let receipt = Receipt {
-            id: "c".into(),
-            time_ms: 7,
-            replayed: true,
-        };
-        assert_eq!(
-            word(r#"{"op":"ok","id":3,"cursor":"c","time":7,"replayed":true}"#),
-            ServerWord::Ok {
-                id: Some(3),
-                receipt
-            }
-        );
-        let busy = word(r#"{"op":"error","id":3,"code":"busy","message":"m","retry_after":1}"#);
-        let refused = Refused::from_code("busy", "m", Some(Duration::from_secs(1)));
-        assert_eq!(
-            busy,
-            ServerWord::Error {
-                id: Some(3),
-                refused
-            }
-        );
-        let gap = word(
-            r#"{"op":"gap","sub":1,"topic":"a","reason":"retention","after":null,"cursor":"c"}"#,
-        );
-        let expect = Gap {
-            reason: "retention".into(),
-            after: None,
-            cursor: Some("c".into()),
-        };
-        assert_eq!(gap, ServerWord::Gap(expect));
-        let reconnect = Duration::from_millis(250);
-        assert_eq!(
-            word(r#"{"op":"drain","reconnect_ms":250}"#),
-            ServerWord::Drain { reconnect }
-        );
-        assert_eq!(word(r#"{"op":"news","id":"x"}"#), ServerWord::Unknown);
-        for bad in [
-            "",
-            "[]",
-            "{}",
-            r#"{"op":"message","topic":"a"}"#,
-            r#"{"op":1}"#,
-        ] {
-            assert!(ServerWord::parse(bad.as_bytes()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn properties_of_a_message_are_kept() {
-        let text = r#"{"topic":"a","id":"c","time":5,"data":"x","event":"e","content_type":"t/p","headers":{"k":"v","l":["1","2"]},"retain":true,"new":[]}"#;
-        let message = parse_message(text.as_bytes()).unwrap();
-        assert_eq!(message.event.as_deref(), Some("e"));
-        assert_eq!(message.content_type.as_deref(), Some("t/p"));
-        let expect = [("k", "v"), ("l", "1"), ("l", "2")].map(|(k, v)| (k.into(), v.into()));
-        assert_eq!(message.headers, expect);
-        assert!(message.retain);
-    }
-
-    #[test]
-    fn an_envelope_is_one_line_whatever_the_payload_holds() {
-        for (form, bytes, expect) in [
-            (PayloadForm::Text, &b"a\nb"[..], r#""data":"a\nb""#),
-            (PayloadForm::Json, b"{\"a\":\n1}", r#""data":{"a":1}"#),
-            (PayloadForm::Binary, b"\xff", r#""base64":"/w==""#),
-        ] {
-            let message = Message {
-                topic: "t".into(),
-                id: "c".into(),
-                time_ms: 1,
-                payload: Bytes::copy_from_slice(bytes),
-                form,
-                event: None,
-                content_type: None,
-                headers: [("h", "1"), ("g", "2"), ("h", "3")]
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .to_vec(),
-                retain: false,
-            };
-            let mut out = Vec::new();
-            write_message(&message, &mut out);
-            let headers = r#""headers":{"g":"2","h":["1","3"]}"#;
-            let expect = format!(r#"{{"topic":"t","id":"c","time":1,{expect},{headers}}}"#);
-            assert_eq!(String::from_utf8(out).unwrap(), expect);
-        }
-    }
-
-    #[test]
-    fn requests_carry_only_what_is_set() {
-        let mut outgoing = Outgoing::new(Topic::new("a/b").unwrap(), "x");
-        let text =
-            |outgoing: &Outgoing| String::from_utf8(publish_request(1, outgoing, "k")).unwrap();
-        assert_eq!(
-            text(&outgoing),
-            r#"{"op":"publish","id":1,"topic":"a/b","key":"k","data":"x"}"#
-        );
-        outgoing.payload = Bytes::from_static(b"\xff");
-        outgoing.key = Some("own".into());
-        outgoing.retain = true;
-        outgoing.ttl = Some(Duration::from_secs(9));
-        outgoing.headers = vec![("h".into(), "v".into())];
-        assert_eq!(
-            text(&outgoing),
-            r#"{"op":"publish","id":1,"topic":"a/b","key":"own","base64":"/w==","ttl":9,"retain":true,"headers":[["h","v"]]}"#
-        );
-        let filters = ["a/#", "b"].map(|text| TopicFilter::new(text).unwrap());
-        let text =
-            |filters, start| String::from_utf8(subscribe_request(1, filters, &start)).unwrap();
-        assert_eq!(
-            text(&filters[..1], Start::Last(5)),
-            r#"{"op":"subscribe","id":1,"topic":"a/#","last":5}"#
-        );
-        assert_eq!(
-            text(&filters, Start::After("c".into())),
-            r#"{"op":"subscribe","id":1,"topics":["a/#","b"],"after":"c"}"#
-        );
-    }
-}
+#[path = "envelope_tests.rs"]
+mod tests;

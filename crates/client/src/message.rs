@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
-use tidings_types::Topic;
+use tidings_types::{Topic, TopicFilter};
 
 use crate::random::Random;
 
@@ -88,6 +88,19 @@ pub struct Message {
     pub headers: Vec<(String, String)>,
     /// Whether it was published as the topic's retained message.
     pub retain: bool,
+    /// How often its work queue has delivered it, this time included; `None` if it came by no queue.
+    pub deliveries: Option<u32>,
+}
+
+/// What a member of a work queue says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done with.
+    Ack,
+    /// It goes out again: to another member, if there is one.
+    Nack,
+    /// It is of no use to anybody, and goes to the dead-letter topic.
+    Reject,
 }
 
 /// Something that matched may be missing.
@@ -127,6 +140,19 @@ impl Start {
             Self::Last(_) => None,
         }
     }
+}
+
+/// A work queue to take part in: its members share the messages of a filter, and each message goes to one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkQueue {
+    /// Names it, together with the filter.
+    pub group: String,
+    /// Whose messages.
+    pub filter: TopicFilter,
+    /// Where the queue starts if it is new; one that is there goes on where it stands.
+    pub start: Start,
+    /// The most messages that are out before one of them is settled; `None` leaves it to the server.
+    pub prefetch: Option<u32>,
 }
 
 /// Makes idempotency keys: a random name of this publisher, and a count.

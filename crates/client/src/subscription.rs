@@ -1,4 +1,5 @@
-//! Subscribing: a stream of items that comes back by itself after the last message that was given out.
+//! Subscribing: a stream of items that comes back by itself after the last message that was given out; or taking
+//! part in a work queue, which has its own position.
 
 mod feed;
 mod mqtt;
@@ -14,7 +15,7 @@ use tokio::time::Sleep;
 use crate::backoff::Backoff;
 use crate::client::{Client, Speaks};
 use crate::error::{Lost, Refused, TryError};
-use crate::message::{Gap, Message, Start};
+use crate::message::{Gap, Message, Start, Verdict, WorkQueue};
 
 use feed::{Feed, FeedItem};
 use place::{Arrival, Place};
@@ -38,7 +39,8 @@ pub enum Item {
     Message(Message),
     /// Messages that matched may be missing here.
     Gap(Gap),
-    /// The connection is lost; the subscription goes on after the last message by itself.
+    /// The connection is lost; the subscription goes on after the last message by itself. What a work queue
+    /// delivered and was not settled goes to another member, or comes again.
     Disconnected {
         /// Why.
         reason: Lost,
@@ -52,8 +54,26 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Feed, TryError>> + Send>>;
 enum State {
     Idle,
     Connecting(Connecting),
-    Open(Box<Feed>),
+    Open(Feed),
     Waiting(Pin<Box<Sleep>>),
+}
+
+/// What is subscribed to.
+#[derive(Clone)]
+struct Wanted {
+    wire: Wire,
+    /// At least one; one alone with a membership.
+    filters: Vec<TopicFilter>,
+    /// Where to start, or to resume; of a work queue, where a new one starts.
+    start: Start,
+    /// Set to take part in a work queue.
+    membership: Option<Membership>,
+}
+
+#[derive(Clone)]
+struct Membership {
+    group: String,
+    prefetch: Option<u32>,
 }
 
 /// For the end of a subscription.
@@ -62,10 +82,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// A subscription. Nothing happens but in [`Subscription::next`]; the server keeps what is not read.
 pub struct Subscription {
     client: Client,
-    wire: Wire,
-    filters: Vec<TopicFilter>,
-    /// Where to start, or to resume.
-    start: Start,
+    wanted: Wanted,
     state: State,
     /// How the open feed ended, found while looking for what is ready; `next` tells it.
     ended: Option<TryError>,
@@ -77,24 +94,46 @@ pub struct Subscription {
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription")
-            .field("filters", &self.filters)
-            .field("start", &self.start)
+            .field("filters", &self.wanted.filters)
+            .field("start", &self.wanted.start)
             .finish_non_exhaustive()
     }
 }
 
 impl Subscription {
     pub(crate) fn new(client: Client, wire: Wire, filters: Vec<TopicFilter>, start: Start) -> Self {
+        let wanted = Wanted {
+            wire,
+            filters,
+            start,
+            membership: None,
+        };
+        Self::to(client, wanted)
+    }
+
+    /// Takes part in a work queue.
+    pub(crate) fn working(client: Client, queue: WorkQueue) -> Self {
+        let wanted = Wanted {
+            wire: Wire::Tidings,
+            filters: vec![queue.filter],
+            start: queue.start,
+            membership: Some(Membership {
+                group: queue.group,
+                prefetch: queue.prefetch,
+            }),
+        };
+        Self::to(client, wanted)
+    }
+
+    fn to(client: Client, wanted: Wanted) -> Self {
         let backoff = client.backoff();
         let mut place = matches!(client.speaks, Speaks::Mqtt(_)).then(Place::default);
-        if let (Some(place), Start::After(cursor)) = (&mut place, &start) {
+        if let (Some(place), Start::After(cursor)) = (&mut place, &wanted.start) {
             place.start_after(cursor);
         }
         Self {
             client,
-            wire,
-            filters,
-            start,
+            wanted,
             state: State::Idle,
             ended: None,
             backoff,
@@ -103,11 +142,21 @@ impl Subscription {
     }
 
     /// Where the subscription would resume: after the last message that [`Subscription::next`] gave out, or
-    /// where the server said that it starts.
+    /// where the server said that it starts. None in a work queue, whose position is the server's.
     pub fn cursor(&self) -> Option<&str> {
-        match &self.start {
-            Start::After(cursor) => Some(cursor),
+        match &self.wanted.start {
+            Start::After(cursor) if self.wanted.membership.is_none() => Some(cursor),
             _ => None,
+        }
+    }
+
+    /// Says of a message of a work queue, by its id, what became of it. Travels while [`Subscription::next`] or
+    /// [`Subscription::close`] is awaited. `false` if the message is not this member's to settle: it is settled,
+    /// or it came by a connection that is lost, and is another member's or comes again.
+    pub fn settle(&mut self, id: &str, verdict: Verdict) -> bool {
+        match &mut self.state {
+            State::Open(feed) => feed.settle(id, verdict),
+            _ => false,
         }
     }
 
@@ -140,7 +189,7 @@ impl Subscription {
     }
 
     /// Ends the subscription: acknowledges what was given out, and says goodbye, as far as its protocol knows
-    /// either.
+    /// either. In a work queue what was not settled goes to another member.
     pub async fn close(self) {
         if let State::Open(feed) = self.state {
             // A server that does not answer is left without a goodbye.
@@ -151,12 +200,7 @@ impl Subscription {
     async fn step(&mut self) -> Result<Option<Item>, Refused> {
         match &mut self.state {
             State::Idle => {
-                let feed = Feed::open(
-                    self.client.clone(),
-                    self.wire,
-                    self.filters.clone(),
-                    self.start.clone(),
-                );
+                let feed = Feed::open(self.client.clone(), self.wanted.clone());
                 self.state = State::Connecting(Box::pin(feed));
                 Ok(None)
             }
@@ -168,7 +212,7 @@ impl Subscription {
             State::Connecting(connecting) => match connecting.await {
                 Ok(feed) => {
                     self.started(feed.cursor().map(str::to_owned));
-                    self.state = State::Open(Box::new(feed));
+                    self.state = State::Open(feed);
                     Ok(Some(Item::Connected))
                 }
                 Err(error) => self.failed(error, None).map(Some),
@@ -193,8 +237,11 @@ impl Subscription {
     /// what is to be caught up on may still be on its way.
     fn started(&mut self, cursor: Option<String>) {
         let Some(cursor) = cursor else { return };
+        if self.wanted.membership.is_some() {
+            return;
+        }
         if let Some(place) = &mut self.place {
-            let is_now = match &self.start {
+            let is_now = match &self.wanted.start {
                 Start::Latest => true,
                 Start::After(after) => after == "retained",
                 Start::Earliest | Start::Last(_) => false,
@@ -204,7 +251,7 @@ impl Subscription {
             }
             place.start_after(&cursor);
         }
-        self.start = Start::After(cursor);
+        self.wanted.start = Start::After(cursor);
     }
 
     /// Notes the position of what is given out.
@@ -218,20 +265,27 @@ impl Subscription {
                     return None;
                 }
                 if arrival == Arrival::Newest && !message.id.is_empty() {
-                    self.start = Start::After(message.id.clone());
+                    self.moved_to(&message.id);
                 }
                 Some(Item::Message(message))
             }
             FeedItem::Gap(gap) => {
                 if let Some(cursor) = &gap.cursor {
-                    self.start = Start::After(cursor.clone());
+                    self.moved_to(cursor);
                 }
                 Some(Item::Gap(gap))
             }
             FeedItem::Position(cursor) => {
-                self.start = Start::After(cursor);
+                self.moved_to(&cursor);
                 None
             }
+        }
+    }
+
+    /// A work queue keeps its position itself.
+    fn moved_to(&mut self, cursor: &str) {
+        if self.wanted.membership.is_none() {
+            self.wanted.start = Start::After(cursor.to_owned());
         }
     }
 
@@ -253,6 +307,9 @@ impl Subscription {
 #[cfg(test)]
 #[path = "subscription/mqtt_tests.rs"]
 mod mqtt_tests;
+#[cfg(test)]
+#[path = "subscription/queue_tests.rs"]
+mod queue_tests;
 #[cfg(test)]
 #[path = "subscription/tests.rs"]
 mod tests;

@@ -52,7 +52,7 @@ impl fmt::Display for UrlError {
             Self::NotMqtt(scheme) => {
                 write!(
                     f,
-                    "`{scheme}://` is not a scheme of an MQTT server: use mqtt://"
+                    "`{scheme}://` is not a scheme of an MQTT server: use mqtt:// (or tcp://, which is the same)"
                 )
             }
             Self::Path => f.write_str("an MQTT URL has no path: write it as mqtt://127.0.0.1:1883"),

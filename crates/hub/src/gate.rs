@@ -38,6 +38,11 @@ impl Admitted<Draft> {
     }
 }
 
+/// A message that a work queue gave up: it was admitted when it was published.
+pub(crate) fn dead_letter(draft: Draft) -> Admitted<Vec<Draft>> {
+    Admitted(vec![draft])
+}
+
 /// Admits a draft to be published later, on behalf of who is gone by then.
 pub fn will(
     principal: &Principal,
@@ -77,13 +82,16 @@ pub fn publish(
 }
 
 fn check_size(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
-    let too_large = |what: &str, size: usize, max: usize, limit: &str| {
-        let detail = format!("{what} has {size}, at most {max} are taken (limits.{limit})");
+    let too_large = |unit: &str, size: usize, max: usize, limit: &str| {
+        let topic = &draft.topic;
+        let detail = format!(
+            "the message to `{topic}` has {size} {unit}, at most {max} are taken (limits.{limit})"
+        );
         Err(Refusal::new(RefusalCode::MessageTooLarge, detail))
     };
     if draft.payload.len() > limits.message_bytes_max {
         return too_large(
-            "the message in bytes",
+            "bytes",
             draft.payload.len(),
             limits.message_bytes_max,
             "message_bytes_max",
@@ -92,7 +100,7 @@ fn check_size(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
     let headers = &draft.properties.headers;
     if headers.len() > limits.message_headers_max {
         return too_large(
-            "the message in headers",
+            "headers",
             headers.len(),
             limits.message_headers_max,
             "message_headers_max",
@@ -101,7 +109,7 @@ fn check_size(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
     let properties = draft.properties.size();
     if properties > limits.message_header_bytes_max {
         return too_large(
-            "the message in bytes of headers",
+            "bytes of headers",
             properties,
             limits.message_header_bytes_max,
             "message_header_bytes_max",

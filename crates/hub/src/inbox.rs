@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytestring::ByteString;
 use tidings_ports::{Answer, Commit, Feed, Page, ReadError, ReplyTo};
-use tidings_types::{Batch, Limits, Offset, Storage, Topic};
+use tidings_types::{Batch, Limits, Message, Offset, Storage, Topic};
 
-use crate::queue::{MemberId, Request, Told};
+use crate::queue::{MemberId, QueueId, Request, Settled, Told};
 use crate::shard::SubscriptionId;
 
 /// Live-only topics named in one `Lagged` note; over it every subscription is told of a gap.
@@ -42,6 +42,17 @@ pub(crate) enum Note {
     Request(ByteString, MemberId, Request),
     /// A queue tells a member on this shard something.
     Told(SubscriptionId, Told),
+    /// What became of a verdict, by this shard's token.
+    Settled(u64, Settled),
+    /// A message of a queue of this shard was not delivered to the member that it was handed to, which may have left
+    /// it meanwhile.
+    GivenBack {
+        queue: QueueId,
+        member: MemberId,
+        /// How often the member was to be told that it was delivered before.
+        told: u32,
+        message: Arc<Message>,
+    },
 }
 
 #[derive(Debug, Default)]

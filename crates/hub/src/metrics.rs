@@ -80,8 +80,17 @@ pub struct Metrics {
     pub queues: Count,
     /// Messages of work queues that were delivered before, or perhaps.
     pub redelivered: Count,
-    /// Messages of work queues that were returned when they were in no log any more.
+    /// Messages of work queues that were returned when they were in no log any more, and gaps in what work queues had
+    /// not read yet.
     pub queue_missed: Count,
+    /// Messages of work queues that a consumer had for too long.
+    pub queue_late: Count,
+    /// Verdicts on messages that were not, or not any more, their consumer's.
+    pub queue_strays: Count,
+    /// Messages that work queues gave up and that are in the dead-letter topic.
+    pub dead_letters: Count,
+    /// Messages that work queues gave up and that are gone: there is no dead-letter topic, or they came from it.
+    pub dead_dropped: Count,
     /// Wills published.
     pub wills: Count,
     /// Wills that could not be published.
@@ -107,14 +116,37 @@ pub const GAP_REASONS: [GapReason; 4] = [
 #[derive(Debug)]
 pub struct SharedMetrics {
     refusals: Vec<AtomicU64>,
-    sessions: AtomicU64,
+    /// Sessions of all shards, with and without a connection.
+    pub(crate) sessions: Bounded,
+    /// Work queues of all shards.
+    pub(crate) queues: Bounded,
+}
+
+/// How many there are of something that is bounded.
+#[derive(Debug, Default)]
+pub(crate) struct Bounded(AtomicU64);
+
+impl Bounded {
+    /// Counts one more, unless there are `max` of them.
+    pub fn add_one(&self, max: usize) -> bool {
+        let added = self.0.fetch_update(Relaxed, Relaxed, |count| {
+            (count < max as u64).then_some(count + 1)
+        });
+        added.is_ok()
+    }
+
+    /// Counts one less.
+    pub fn remove_one(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Default for SharedMetrics {
     fn default() -> Self {
         Self {
             refusals: RefusalCode::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
-            sessions: AtomicU64::new(0),
+            sessions: Bounded::default(),
+            queues: Bounded::default(),
         }
     }
 }
@@ -123,19 +155,6 @@ impl SharedMetrics {
     /// Counts a refusal, from any thread.
     pub fn refused(&self, code: RefusalCode) {
         self.refusals[code.index()].fetch_add(1, Relaxed);
-    }
-
-    /// Counts one more session, unless there are `max` of them.
-    pub(crate) fn add_session(&self, max: usize) -> bool {
-        let added = self.sessions.fetch_update(Relaxed, Relaxed, |sessions| {
-            (sessions < max as u64).then_some(sessions + 1)
-        });
-        added.is_ok()
-    }
-
-    /// Counts one session less.
-    pub(crate) fn remove_session(&self) {
-        self.sessions.fetch_sub(1, Relaxed);
     }
 
     /// How often this was refused.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytestring::ByteString;
 use tidings_ports::{Tag, Tick};
 
+use crate::queue::Awaiting;
 use crate::shard::ConnectionId;
 
 /// Names in one submission.
@@ -21,16 +22,26 @@ pub(crate) struct Written {
     pub tags: Vec<(ConnectionId, Tag)>,
     /// If it is a work queue's that has members: since when it has any.
     pub sitting: Option<u64>,
+    /// Whose verdicts are on record with it, if it is a work queue's.
+    pub awaiting: Vec<Awaiting>,
 }
 
 impl Written {
-    fn new(name: ByteString, tags: Vec<(ConnectionId, Tag)>) -> Self {
+    fn new(name: ByteString, waiters: Waiters) -> Self {
         Self {
             name,
-            tags,
+            tags: waiters.tags,
             sitting: None,
+            awaiting: waiters.awaiting,
         }
     }
+}
+
+/// Who waits for a name's next write; nobody, if it is only to be soon.
+#[derive(Debug, Default)]
+struct Waiters {
+    tags: Vec<(ConnectionId, Tag)>,
+    awaiting: Vec<Awaiting>,
 }
 
 /// Names whose state changed since it was given to the engine.
@@ -38,7 +49,7 @@ impl Written {
 pub(crate) struct States {
     changed: BTreeSet<ByteString>,
     /// Those that somebody waits for.
-    awaited: BTreeMap<ByteString, Vec<(ConnectionId, Tag)>>,
+    awaited: BTreeMap<ByteString, Waiters>,
     /// Submissions that are under way.
     writing: usize,
     /// Set while the engine takes nothing: when to try again.
@@ -53,7 +64,13 @@ impl States {
 
     /// A state changed, and a connection waits until it is durable.
     pub fn awaited(&mut self, name: ByteString, id: ConnectionId, tag: Tag) {
-        self.awaited.entry(name).or_default().push((id, tag));
+        self.awaited.entry(name).or_default().tags.push((id, tag));
+    }
+
+    /// A work queue's state changed by a verdict, and somebody waits until that is durable.
+    pub fn awaited_verdict(&mut self, name: ByteString, awaiting: Awaiting) {
+        let waiters = self.awaited.entry(name).or_default();
+        waiters.awaiting.push(awaiting);
     }
 
     /// A state changed, and is to be written at once.
@@ -73,10 +90,10 @@ impl States {
         }
         let mut names: Vec<Written> = Vec::new();
         while names.len() < NAMES_MAX
-            && let Some((name, tags)) = self.awaited.pop_first()
+            && let Some((name, waiters)) = self.awaited.pop_first()
         {
             self.changed.remove(&name);
-            names.push(Written::new(name, tags));
+            names.push(Written::new(name, waiters));
         }
         if names.is_empty() && self.writing > 0 {
             return None;
@@ -84,7 +101,7 @@ impl States {
         while names.len() < NAMES_MAX
             && let Some(name) = self.changed.pop_first()
         {
-            names.push(Written::new(name, Vec::new()));
+            names.push(Written::new(name, Waiters::default()));
         }
         if names.is_empty() {
             return None;
@@ -108,11 +125,13 @@ impl States {
     pub fn put_back(&mut self, names: Vec<Written>, retry_at: Tick) {
         self.done();
         self.retry_at = Some(retry_at);
-        for Written { name, tags, .. } in names {
-            if tags.is_empty() {
-                self.changed.insert(name);
+        for it in names {
+            if it.tags.is_empty() && it.awaiting.is_empty() {
+                self.changed.insert(it.name);
             } else {
-                self.awaited.entry(name).or_default().extend(tags);
+                let waiters = self.awaited.entry(it.name).or_default();
+                waiters.tags.extend(it.tags);
+                waiters.awaiting.extend(it.awaiting);
             }
         }
     }
@@ -161,7 +180,9 @@ mod tests {
     fn what_could_not_be_written_is_tried_again_later_with_those_who_wait() {
         let mut states = States::default();
         let id = ConnectionId::default();
+        let verdict = Awaiting { shard: 1, token: 2 };
         states.awaited(name("a"), id, Tag(1));
+        states.awaited_verdict(name("a"), verdict);
         states.changed(name("b"));
         let taken = states.take().unwrap();
         states.put_back(taken, Tick(20));
@@ -170,8 +191,12 @@ mod tests {
         states.tick(Tick(20));
         let taken = states.take().unwrap();
         let expect = [
-            Written::new(name("a"), vec![(id, Tag(1))]),
-            Written::new(name("b"), vec![]),
+            Written {
+                tags: vec![(id, Tag(1))],
+                awaiting: vec![verdict],
+                ..Written::new(name("a"), Waiters::default())
+            },
+            Written::new(name("b"), Waiters::default()),
         ];
         assert_eq!(taken, expect);
     }

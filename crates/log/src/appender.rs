@@ -15,10 +15,15 @@ use crate::record::{self, BATCH_LEN, BatchHead, SEAL_LEN, TopicPlace};
 use crate::recovery::SKIP_AFTER_CRASH;
 use crate::segment::{HEADER_LEN, Header, Index, MemoryIndex, Segment, segment_name};
 use crate::state::{Active, Shared, count};
-use crate::storage::{Storage, StorageFile, is_full};
+use crate::storage::{BLOCK_BYTES, Storage, StorageFile, is_full};
 
 /// Room is taken from the file system in steps of this.
 const ALLOCATE_BYTES: u64 = 8 << 20;
+/// Zeros are written ahead in steps of this, once more than [`ZERO_AFTER`] batches in a row were no longer than
+/// [`ZERO_FOR_MAX`]: to write a larger one twice would cost more than it saves.
+const ZERO_BYTES: u64 = 256 << 10;
+const ZERO_FOR_MAX: u64 = 32 << 10;
+const ZERO_AFTER: u32 = 4;
 /// A buffer that grew beyond this is not kept.
 const BUFFER_KEEP: usize = 8 << 20;
 
@@ -61,6 +66,26 @@ pub(crate) struct Appender {
     file: Option<OpenFile>,
 }
 
+/// How far an open file is prepared for what will be appended to it, in bytes from its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Room {
+    /// Taken from the file system.
+    pub(crate) taken: u64,
+    /// Zeros were written ahead up to here, as far as that is possible; never more than what is taken.
+    ahead: u64,
+    /// So many of the newest batches were small.
+    small_in_row: u32,
+}
+
+impl Room {
+    pub(crate) fn taken(taken: u64) -> Self {
+        Self {
+            taken,
+            ..Self::default()
+        }
+    }
+}
+
 /// The file that is appended to.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
@@ -68,7 +93,7 @@ pub(crate) struct OpenFile {
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn StorageFile>,
     pub(crate) len: u32,
-    pub(crate) allocated: u64,
+    pub(crate) room: Room,
     pub(crate) synced: Arc<AtomicU32>,
     /// The seal is written, but the next segment could not be created yet.
     pub(crate) sealed: bool,
@@ -138,6 +163,11 @@ impl Appender {
         self.buffered
     }
 
+    /// The last message's offset in the buffer, if one is there.
+    pub(crate) fn uncommitted(&self) -> Option<u64> {
+        (self.buffered > self.last).then_some(self.buffered)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records == 0
     }
@@ -174,7 +204,11 @@ impl Appender {
         let position = open.len;
         let end = u64::from(open.len) + self.buffer.len() as u64;
         let room = end.next_multiple_of(ALLOCATE_BYTES).min(self.segment_bytes);
-        open.write(&self.buffer, room)?;
+        open.take_room(end, room)?;
+        if self.durability == Durability::Sync {
+            open.zero_ahead(end);
+        }
+        open.write(&mut self.buffer)?;
         // What a crash loses must be less than what the log then skips, however late the background syncs are.
         let far = self.buffered > self.settled + SKIP_AFTER_CRASH / 2;
         if self.durability == Durability::Sync || self.reserves || far {
@@ -219,7 +253,7 @@ impl Appender {
                 first: self.last + 1,
             };
             record::finish_batch(&mut seal, shared.magic, head);
-            open.write(&seal, 0)?;
+            open.write(&mut seal)?;
             let cut = open.file.set_len(u64::from(open.len));
             cut.map_err(|error| classify("cut", &open.name, &error))?;
             open.sync(shared)?;
@@ -266,7 +300,7 @@ impl Appender {
             base,
             file: Arc::clone(&file),
             len: HEADER_LEN,
-            allocated: 0,
+            room: Room::default(),
             synced: Arc::clone(&synced),
             sealed: false,
         });
@@ -307,21 +341,62 @@ impl Appender {
 }
 
 impl OpenFile {
-    /// Appends. If that needs more room than was taken before, room is taken up to this length, 0 for none.
-    pub(crate) fn write(&mut self, bytes: &[u8], room: u64) -> Result<(), WriteError> {
+    /// Takes room up to this length if the end of what is appended next is behind what was taken before.
+    pub(crate) fn take_room(&mut self, end: u64, room: u64) -> Result<(), WriteError> {
+        let room = room.max(end);
+        if end <= self.room.taken {
+            return Ok(());
+        }
+        match self.file.allocate(room) {
+            Ok(()) => self.room.taken = room,
+            // Where room cannot be taken in advance, the write itself decides.
+            Err(error) if is_full(&error) => {}
+            Err(error) => return Err(classify("allocate room in", &self.name, &error)),
+        }
+        Ok(())
+    }
+
+    /// Before small appends that are synced one by one, writes zeros where the next ones will go: otherwise each
+    /// sync has to write, besides the data, what the file system notes of the first use of a block.
+    pub(crate) fn zero_ahead(&mut self, end: u64) {
+        let room = &mut self.room;
+        if end - u64::from(self.len) > ZERO_FOR_MAX {
+            room.small_in_row = 0;
+            return;
+        }
+        room.small_in_row = room.small_in_row.saturating_add(1);
+        let Room { taken, ahead, .. } = *room;
+        if end <= ahead || room.small_in_row <= ZERO_AFTER {
+            return;
+        }
+        let from = ahead.max(u64::from(self.len).next_multiple_of(BLOCK_BYTES));
+        let to = (end + ZERO_BYTES).min(taken) / BLOCK_BYTES * BLOCK_BYTES;
+        if from >= to {
+            return;
+        }
+        // It is for speed only. What is wrong with the file, if anything, the write itself finds out.
+        if let Err(error) = self.file.write_zeros(from, to) {
+            tracing::debug!(file = self.name, %error, "cannot write zeros ahead");
+        }
+        self.room.ahead = to;
+    }
+
+    /// Appends what is in the buffer.
+    pub(crate) fn write(&mut self, bytes: &mut Vec<u8>) -> Result<(), WriteError> {
         let end = u64::from(self.len) + bytes.len() as u64;
         let Ok(new_len) = u32::try_from(end) else {
             return Err(WriteError::Failed(format!("{} grew too large", self.name)));
         };
-        if end > self.allocated && room > 0 {
-            // Where room cannot be taken in advance, the write itself decides.
-            match self.file.allocate(room.max(end)) {
-                Ok(()) => self.allocated = room.max(end),
-                Err(error) if is_full(&error) => {}
-                Err(error) => return Err(classify("allocate room in", &self.name, &error)),
-            }
+        // Up to the end of its last block, as the zeros there are on the disk only: to change a part of a block, the
+        // file system would have to read it first.
+        let len = bytes.len();
+        let whole = end.next_multiple_of(BLOCK_BYTES);
+        if whole <= self.room.ahead {
+            bytes.resize(len + (whole - end) as usize, 0);
         }
-        if let Err(error) = self.file.write_at(bytes, u64::from(self.len)) {
+        let written = self.file.write_at(bytes, u64::from(self.len));
+        bytes.truncate(len);
+        if let Err(error) = written {
             // A part may have been written. It must go before a shorter batch is written over it.
             if let Err(error) = self.file.set_len(u64::from(self.len)) {
                 return Err(WriteError::Failed(format!(
@@ -329,7 +404,7 @@ impl OpenFile {
                     self.name
                 )));
             }
-            self.allocated = 0;
+            self.room = Room::default();
             return Err(classify("write to", &self.name, &error));
         }
         self.len = new_len;

@@ -15,8 +15,9 @@
 //! QOS_MESSAGE = qos u8 (0, 1 or 2) | the body of a MESSAGE    MESSAGE itself stands for qos 2, the default
 //! RESERVE  = ceiling u64    offsets below it may have been handed out to messages that are not logged
 //! SEAL     = last offset u64    the last record of a sealed segment
-//! STATE    = name text | value (the rest)    these two are in files of states only (see `states`)
+//! STATE    = name text | value (the rest)    these three are in files of states only (see `states`)
 //! FORGET   = name text
+//! WITH     = last offset u64    its batch of states counts only where the segments' messages reach this offset
 //! ```
 //!
 //! `synced_to` says how much of the file was on the disk when the batch was written: a valid batch that says
@@ -50,6 +51,7 @@ pub(crate) mod kind {
     pub(crate) const QOS_MESSAGE: u8 = 5;
     pub(crate) const STATE: u8 = 6;
     pub(crate) const FORGET: u8 = 7;
+    pub(crate) const WITH: u8 = 8;
 }
 
 mod flag {
@@ -194,6 +196,13 @@ pub(crate) fn put_seal(out: &mut Vec<u8>, last: u64) {
     });
 }
 
+/// Appends a WITH record.
+pub(crate) fn put_with(out: &mut Vec<u8>, last: u64) {
+    frame(out, kind::WITH, |out| {
+        out.extend_from_slice(&last.to_le_bytes());
+    });
+}
+
 /// Appends a STATE record, or without a value a FORGET record.
 pub(crate) fn put_state(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
     let kind = value.map_or(kind::FORGET, |_| kind::STATE);
@@ -283,7 +292,7 @@ pub(crate) fn open_batch(bytes: &[u8], magic: u64) -> Result<BatchHead, Invalid>
     head.ok_or(no_batch)
 }
 
-/// The number in a RESERVE or SEAL record's body.
+/// The number in the body of a RESERVE, SEAL or WITH record.
 pub(crate) fn open_number(body: &[u8]) -> Result<u64, Invalid> {
     Input::new(body)
         .u64()

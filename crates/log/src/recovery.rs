@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU32;
 use tidings_ports::Clock;
 use tidings_types::{Durability, Epoch, Storage as Class, Topic};
 
-use crate::appender::{Appender, OpenFile, WriteError};
+use crate::appender::{Appender, OpenFile, Room, WriteError};
 use crate::config::LogConfig;
 use crate::error::OpenError;
 use crate::keys::{self, Keys, newest_keys};
@@ -144,7 +144,8 @@ pub(crate) fn open(
         next_segment: 1,
     };
     opening.segments(&names, &bases, config.verify_bytes_max)?;
-    let recovered = states::recover(&**storage, &names, meta, clean)?;
+    // After the segments: their end decides which states count.
+    let recovered = states::recover(&**storage, &names, meta, clean, opening.last)?;
     Clean::clear(&**storage).map_err(OpenError::io("remove the mark of a clean end"))?;
     opening.finish(recovered, Arc::clone(storage), config, clock)
 }
@@ -452,7 +453,7 @@ impl Opening<'_> {
                 base: active.base,
                 file: Arc::clone(&active.file),
                 len: active.len,
-                allocated,
+                room: Room::taken(allocated),
                 synced: Arc::clone(&active.synced),
                 sealed: false,
             };

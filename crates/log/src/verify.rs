@@ -33,8 +33,8 @@ pub struct Report {
     pub bytes: u64,
     /// What is not whole. Behind the first damage of a file, nothing of that file is counted.
     pub damaged: Vec<Damage>,
-    /// The newest segment, or the newest journal of states, ends in a write that a crash tore: opening the log
-    /// cuts it off.
+    /// The newest segment, or the newest journal of states, ends in a write that a crash tore, or that belongs to
+    /// one: opening the log cuts it off.
     pub torn: Vec<Damage>,
 }
 
@@ -52,7 +52,8 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
     let mut names = storage
         .list()
         .map_err(OpenError::io("list the data directory"))?;
-    verify_states(&**storage, &names, meta, &mut report)?;
+    let all = names.clone();
+    let mut reached = 0;
     names.retain(|name| has_suffix(name, "seg"));
     names.sort_unstable();
     for (at, name) in names.iter().enumerate() {
@@ -82,6 +83,10 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
             report.messages += u64::from(matches!(visit, Visit::Message { .. }));
         });
         let end = u64::from(found.end);
+        reached = reached
+            .max(found.last)
+            .max(header.base - 1)
+            .max(header.covers_to);
         match found.broken {
             Some(invalid)
                 if newest && proof_of_damage(&bytes, header.magic, found.end).is_none() =>
@@ -95,6 +100,11 @@ fn verify_on(storage: &Arc<dyn Storage>) -> Result<Report, OpenError> {
             None => {}
         }
     }
+    // Of damaged segments it is not known how far they reached.
+    if !report.damaged.is_empty() {
+        reached = u64::MAX;
+    }
+    verify_states(&**storage, &all, meta, reached, &mut report)?;
     match load_keys(&**storage) {
         Ok(_) => {}
         Err(OpenError::Damaged { file, offset, what }) => {
@@ -109,13 +119,14 @@ fn verify_states(
     storage: &dyn Storage,
     names: &[String],
     meta: Option<Meta>,
+    reached: u64,
     report: &mut Report,
 ) -> Result<(), OpenError> {
     let Some(meta) = meta else {
         // The segments, if there are any, are refused for this.
         return Ok(());
     };
-    let loaded = states::load(storage, names, meta, Clean::load(storage)?)?;
+    let loaded = states::load(storage, names, meta, Clean::load(storage)?, reached)?;
     report.bytes += loaded.bytes;
     report.damaged.extend(loaded.damaged);
     report.torn.extend(loaded.torn);

@@ -1,7 +1,8 @@
 //! The single-threaded heart: submissions in, one batch written, one commit out.
 //!
 //! Order within an append: places are handed out, states are written and synced, then records are, and only then
-//! do map and table show them and do answers go out (E2). If a write fails, what was handed out is taken back.
+//! do map and table show them and do answers go out (E2). If a write fails, what was handed out is taken back. States
+//! say which records they were written with, so that a crash in between leaves neither.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -87,8 +88,9 @@ impl Writer {
         let prepared = self.prepare(submissions);
         let changes = self.newest(&prepared.states, |_| true);
         let started = Instant::now();
-        // States first: they may outlive a crash without the messages of their submission, not the reverse.
-        let written = self.journal.commit(&shared, &changes);
+        // States first: they can tell whether the messages of their submission followed, not the reverse.
+        let with = self.durable.uncommitted();
+        let written = self.journal.commit(&shared, &changes, with);
         let written = written.and_then(|()| self.write());
         count(
             &shared.counters.commit_us,
@@ -353,7 +355,7 @@ impl Writer {
             Err(failed) => return (false, failed),
         }
         let lone = self.newest(states, |fate| fate == Fate::WithStates);
-        match self.journal.commit(&shared, &lone) {
+        match self.journal.commit(&shared, &lone, None) {
             Ok(()) => {
                 Journal::apply(&shared, lone);
                 (true, error)

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod log {
+    mod ahead;
     mod common;
     mod contract;
     mod damage;
@@ -10,4 +11,5 @@ mod log {
     mod retention;
     mod states;
     mod states_damage;
+    mod submissions;
 }

@@ -79,16 +79,65 @@ pub struct Will {
 }
 
 /// A work queue: the subscriptions of all connections that name it share its messages, each of which goes to
-/// one of them, and to another one if that one goes away without an acknowledgement.
+/// one of them, and to another one if that one goes away without an acknowledgement, or takes too long for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// With the protocol's namespace in front if only that protocol's clients share it. All members give the
-    /// same filters.
+    /// Made by [`Group::shared_name`] and its like. All members give the same filters.
     pub name: ByteString,
     /// How many messages a member has unacknowledged at most; at least 1.
     pub prefetch: u32,
-    /// How long the queue keeps its position without a member.
+    /// How long the queue keeps its position without a member. Of several members' the longest counts. A queue
+    /// that does not outlive its members is not kept in the log.
     pub expiry: Expiry,
+    /// How long this member has a message before it goes to another one; `None` is the server's limit, which is
+    /// also the longest.
+    pub ack_timeout: Option<Duration>,
+}
+
+impl Group {
+    /// The name of the queue that is shared by whoever names this group and filter, over any protocol.
+    #[must_use]
+    pub fn shared_name(group: &str, filter: &TopicFilter) -> ByteString {
+        format!("share/{group}/{filter}").into()
+    }
+
+    /// The name of a durable subscription, which is a queue with a name of its own.
+    #[must_use]
+    pub fn durable_name(name: &str) -> ByteString {
+        format!("durable/{name}").into()
+    }
+
+    /// The name of a queue that one subscription alone has; `unique` is a random number.
+    #[must_use]
+    pub fn own_name(unique: u64) -> ByteString {
+        format!("own/{unique:016x}").into()
+    }
+}
+
+/// What a member of a work queue says of a message that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done with.
+    Ack,
+    /// It goes out again: to another member, if there is one.
+    Nack,
+    /// It never went out, because the conversation that kept it ([`Framed::Held`]) drops it: it goes to somebody else,
+    /// and does not count as delivered. Not for peers to say.
+    Unseen,
+    /// It is of no use to anybody: it goes to the dead-letter topic at once.
+    Reject,
+}
+
+/// A verdict on a message of a work queue. One on a message that is not this member's any more has no effect,
+/// and is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// The subscription that it came by.
+    pub key: SubscriptionKey,
+    /// The message.
+    pub offset: Offset,
+    /// What of it.
+    pub verdict: Verdict,
 }
 
 /// What is kept of a session.
@@ -105,14 +154,18 @@ pub struct SessionSave {
 
 /// What a conversation asks the hub to do.
 pub enum Command {
-    /// Publish, all or none; answered by `Published` or `Refused`. The hub fills in the drafts' origin.
+    /// Publish and settle, all or none; answered by `Published` or `Refused`. The hub fills in the drafts'
+    /// origin.
     Publish {
         /// For the answer.
         tag: Tag,
-        /// At least one.
+        /// At least one, or one verdict.
         drafts: Vec<Draft>,
-        /// The session's state, which is durable no later than the drafts.
+        /// The session's state, which is durable together with the drafts.
         save: Option<SessionSave>,
+        /// Verdicts that count together with the drafts. If one of the messages is not this connection's any
+        /// more, all of it is refused.
+        settle: Vec<Settle>,
     },
     /// Subscribe to whatever matches any of the filters, each message once; answered by `Subscribed` or
     /// `Refused`. The first message comes after the answer.
@@ -135,19 +188,12 @@ pub enum Command {
         /// [`Conversation::frame`], and each message is to be acknowledged.
         group: Option<Group>,
     },
-    /// A message of a work queue is done with.
-    Ack {
-        /// The subscription that it came by.
-        key: SubscriptionKey,
-        /// The message.
-        offset: Offset,
-    },
-    /// A message of a work queue is given back: it goes to another member, if there is one.
-    Nack {
-        /// The subscription that it came by.
-        key: SubscriptionKey,
-        /// The message.
-        offset: Offset,
+    /// Settle a message of a work queue. With a tag, answered by `Settled` once that is durable, or by `Refused`.
+    Settle {
+        /// For the answer.
+        tag: Option<Tag>,
+        /// What.
+        settle: Settle,
     },
     /// Give a subscription other filters, without a break; answered by `Subscribed` with the position from
     /// which they count, or by `Refused`, and then nothing changed. A subscription that catches up may offer
@@ -182,15 +228,22 @@ pub enum Command {
         /// What.
         save: SessionSave,
     },
-    /// End a subscription; answered by `Unsubscribed`. No frame of it comes after the answer.
+    /// End a subscription; answered by `Unsubscribed`, after the answer to its `Subscribe`. Its key is free at once, and
+    /// no frame of it comes after the answer.
     Unsubscribe {
         /// For the answer.
         tag: Tag,
         /// Which.
         key: SubscriptionKey,
+        /// Whether its work queue, if it was the last member, loses its position and is gone. Then the answer comes when
+        /// that is durable; `Refused`, if it cannot be: the subscription has ended all the same.
+        forget: bool,
     },
-    /// Counts a refusal that the conversation itself spoke (a bad frame, a limit of its protocol).
-    Refused(tidings_types::RefusalCode),
+    /// Counts and logs a refusal that the conversation itself spoke (a bad frame, a limit of its protocol).
+    Refused(Refusal),
+    /// Warns of a message that was refused, and is acknowledged nevertheless and dropped, because its protocol has
+    /// no word for a refusal. It was counted before.
+    Dropped(Refusal),
 }
 
 /// Why there is a gap.
@@ -234,7 +287,7 @@ pub struct Gap {
 /// What the hub tells a conversation.
 #[derive(Debug)]
 pub enum Event {
-    /// The drafts are committed; receipts in their order.
+    /// The drafts are committed, and the verdicts with them; receipts in the drafts' order.
     Published {
         /// Of the command.
         tag: Tag,
@@ -289,6 +342,11 @@ pub enum Event {
         tag: Tag,
         /// What was kept of it; `None` if it is new.
         state: Option<Bytes>,
+    },
+    /// The verdict is durable.
+    Settled {
+        /// Of the command.
+        tag: Tag,
     },
     /// The session's state is durable.
     Saved {
@@ -359,8 +417,9 @@ pub enum Framed {
 pub struct Turn<'a> {
     /// The clock for deadlines.
     pub now: Tick,
-    /// Whether the peer has taken bytes while its own were left unread, because too much waits for it: its silence
-    /// is not its fault, and it lives. Since the last tick.
+    /// Whether the peer's bytes were left unread at any time since the last tick, because too much waits for it, or
+    /// too many of its publishes are under way: its silence is not its fault. Whoever takes nothing at all is not the
+    /// conversation's to judge (`limits.stall_ms_max`).
     pub is_slow: bool,
     /// A number that differs from call to call, for jitter and masks; from the seed in a simulation.
     pub random: u64,
@@ -382,6 +441,12 @@ pub struct Turn<'a> {
 pub trait Conversation: Any {
     /// The protocol, for labels.
     fn protocol(&self) -> Protocol;
+
+    /// Whether each subscription gets a message that several of them match. Otherwise the connection gets it
+    /// once. It counts for subscriptions with one filter only.
+    fn wants_each(&self) -> bool {
+        false
+    }
 
     /// The connection is open. Conversations that subscribe by themselves (a raw WebSocket, SSE) do it here.
     fn opened(&mut self, turn: &mut Turn<'_>);

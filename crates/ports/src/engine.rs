@@ -25,13 +25,17 @@ pub struct ReplyTo {
     pub token: u64,
 }
 
-/// Drafts to append together: all of them, consecutively, or none.
+/// Drafts and changes of states that are one unit: all of them count, or none, also after a crash at any moment and
+/// when the storage refuses a part. The drafts are appended consecutively.
+///
+/// Of topics that are not stored durably nothing survives a restart, whatever was submitted with it: there the states
+/// go with the drafts that are stored durably, and alone if none is. So do the states of drafts whose idempotency keys
+/// are known: these drafts are there already.
 #[derive(Debug)]
 pub struct Submission {
     /// At least one draft or one state.
     pub drafts: Vec<Draft>,
-    /// Kept no later than the drafts are: after a crash these changes may be there without the drafts, never
-    /// the drafts without these changes.
+    /// Kept with the drafts, each name's last change.
     pub states: Vec<StateChange>,
     /// Who gets the receipts, once the drafts and the states are as durable as was promised. Without drafts
     /// there are none, and the answer says that the states are kept.

@@ -13,7 +13,7 @@ pub mod engine;
 pub use clock::{Clock, ManualClock, SystemClock, Tick};
 pub use conversation::{
     Command, Conversation, Delivery, Ending, Event, Expiry, Framed, Framing, Gap, GapReason, Group,
-    SessionSave, Start, SubscriptionKey, Tag, Turn, Until, Will,
+    SessionSave, Settle, Start, SubscriptionKey, Tag, Turn, Until, Verdict, Will,
 };
 pub use engine::{
     Answer, Commit, Engine, EngineHealth, EngineStats, Feed, Page, PublishError, ReadError,

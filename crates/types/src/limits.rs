@@ -62,8 +62,10 @@ pub struct Limits {
     pub keys_max: usize,
     /// How long an idempotency key is remembered.
     pub key_window_ms: u64,
-    /// Sessions and work queues in all, with and without a connection.
+    /// Sessions in all, with and without a connection.
     pub sessions_max: usize,
+    /// Work queues in all, with and without consumers.
+    pub queues_max: usize,
     /// What is kept of one session.
     pub session_bytes_max: usize,
     /// Connections in all.
@@ -86,6 +88,17 @@ pub struct Limits {
     pub mqtt_keep_alive_s_max: u32,
     /// How long a session outlives its connection at most.
     pub session_expiry_s_max: u32,
+    /// How long a consumer of a work queue has a message before it goes to another one; a consumer may ask for
+    /// less.
+    pub ack_ms_max: u64,
+    /// How often a work queue delivers a message before it gives it up to the dead-letter topic; 0 is no limit.
+    pub deliveries_max: u32,
+    /// Messages that a consumer of a work queue has unacknowledged unless it says how many; at most 10,000.
+    pub prefetch: u32,
+    /// Verdicts and messages of one STOMP transaction.
+    pub transaction_steps_max: usize,
+    /// Headers of one STOMP frame.
+    pub stomp_headers_max: usize,
 }
 
 impl Default for Limits {
@@ -121,6 +134,7 @@ impl Default for Limits {
             keys_max: 1_000_000,
             key_window_ms: 10 * 60 * 1_000,
             sessions_max: 1_000_000,
+            queues_max: 100_000,
             session_bytes_max: 256 << 10,
             connections_max: 100_000,
             connections_per_address_max: 0,
@@ -132,6 +146,11 @@ impl Default for Limits {
             mqtt_topic_alias_max: 32,
             mqtt_keep_alive_s_max: 0,
             session_expiry_s_max: 30 * 24 * 3_600,
+            ack_ms_max: 30 * 60 * 1_000,
+            deliveries_max: 20,
+            prefetch: 64,
+            transaction_steps_max: 1_000,
+            stomp_headers_max: 64,
         }
     }
 }

@@ -15,17 +15,20 @@ pub enum Protocol {
     Tidings,
     /// MQTT 3.1, 3.1.1 and 5.0, over TCP and WebSocket.
     Mqtt,
+    /// STOMP 1.0, 1.1 and 1.2, over TCP and WebSocket.
+    Stomp,
 }
 
 impl Protocol {
     /// Every protocol, in the order of their indexes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Http,
         Self::Poll,
         Self::Sse,
         Self::WebSocket,
         Self::Tidings,
         Self::Mqtt,
+        Self::Stomp,
     ];
 
     /// The name in metrics, logs and configuration.
@@ -38,6 +41,7 @@ impl Protocol {
             Self::WebSocket => "websocket",
             Self::Tidings => "tidings.v1",
             Self::Mqtt => "mqtt",
+            Self::Stomp => "stomp",
         }
     }
 

@@ -77,12 +77,14 @@ refusals! {
     MethodNotAllowed "method-not-allowed" 405 1002 0x83 "The method is not allowed here",
     /// None of the offered representations is accepted.
     NotAcceptable "not-acceptable" 406 1003 0x83 "No acceptable representation",
+    /// A message of a work queue is not, or not any more, this consumer's to settle.
+    NotYours "not-yours" 409 1008 0x83 "The message is not this consumer's",
     /// The head, or the body, did not arrive in time.
     RequestTimeout "request-timeout" 408 1008 0x8d "The request took too long",
     /// A request whose body must say its length does not.
     LengthRequired "length-required" 411 1002 0x82 "A length is required",
-    /// The message is over the limit.
-    MessageTooLarge "message-too-large" 413 1009 0x95 "The message is too large",
+    /// The message is over the limit. MQTT says 0x95 of packets alone, and may not say it in a PUBACK.
+    MessageTooLarge "message-too-large" 413 1009 0x83 "The message is too large",
     /// The batch is over the limit.
     BatchTooLarge "batch-too-large" 413 1009 0x95 "The batch is too large",
     /// The body's media type is not one that this path takes.

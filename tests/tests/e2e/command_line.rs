@@ -20,6 +20,8 @@ fn a_second_server_on_the_same_data_is_refused() {
         "127.0.0.1:0",
         "--mqtt",
         "off",
+        "--stomp",
+        "off",
         "--data",
         folder.to_str().unwrap(),
     ]));
@@ -34,27 +36,28 @@ fn a_port_that_is_taken_is_named() {
     let server = Server::start(Options::default());
     let address = server.address().to_string();
     let second = output(&mut tidings(&[
-        "serve", "--http", &address, "--mqtt", "off", "--memory",
+        "serve", "--http", &address, "--mqtt", "off", "--stomp", "off", "--memory",
     ]));
     assert!(!second.status.success());
     assert!(errors(&second).contains(&address), "{}", errors(&second));
 }
 
 #[test]
-fn an_mqtt_port_that_is_taken_is_named_with_a_way_out() {
+fn an_mqtt_or_stomp_port_that_is_taken_is_named_with_a_way_out() {
     let server = Server::start(Options::default());
-    let address = server.mqtt().to_string();
-    let second = output(&mut tidings(&[
-        "serve",
-        "--http",
-        "127.0.0.1:0",
-        "--mqtt",
-        &address,
-        "--memory",
-    ]));
-    assert!(!second.status.success());
-    for word in [&address, "mqtt.listen", "--mqtt off"] {
-        assert!(errors(&second).contains(word), "{}", errors(&second));
+    for (name, other, address) in [
+        ("mqtt", "stomp", server.mqtt()),
+        ("stomp", "mqtt", server.stomp()),
+    ] {
+        let address = address.to_string();
+        let (flag, other) = (format!("--{name}"), format!("--{other}=off"));
+        let arguments = ["serve", "--http=0", &other, &flag, &address, "--memory"];
+        let second = output(&mut tidings(&arguments));
+        assert!(!second.status.success());
+        let option = format!("{name}.listen");
+        for word in [&address, &option, &format!("{flag} off")] {
+            assert!(errors(&second).contains(word), "{}", errors(&second));
+        }
     }
 }
 
@@ -118,8 +121,13 @@ fn print_config_says_where_each_value_came_from() {
 
 #[test]
 fn a_listener_for_other_machines_needs_credentials_or_leave() {
-    for (http, mqtt) in [("0.0.0.0:0", "off"), ("off", "0.0.0.0:0")] {
-        let arguments = ["serve", "--http", http, "--mqtt", mqtt, "--memory"];
+    for open in ["--http", "--mqtt", "--stomp"] {
+        let mut arguments = vec!["serve", "--memory", open, "0.0.0.0:0"];
+        for other in ["--http", "--mqtt", "--stomp"] {
+            if other != open {
+                arguments.extend([other, "off"]);
+            }
+        }
         let refused = output(&mut tidings(&arguments));
         assert_eq!(refused.status.code(), Some(2), "{}", errors(&refused));
         assert!(

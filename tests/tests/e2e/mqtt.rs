@@ -2,7 +2,6 @@
 
 mod clients;
 mod front;
-mod matrix;
 mod mosquitto;
 mod properties;
 mod qos2;

@@ -76,6 +76,23 @@ fn pub_without_lines_publishes_one_message() {
 }
 
 #[test]
+fn sub_as_a_member_of_a_group_prints_what_no_other_member_printed() {
+    let server = Server::start(Options::default());
+    let url = server.url("");
+    let texts: Vec<String> = (0..100).map(|n| format!("job {n}")).collect();
+    server.publish_batch("jobs/a", &texts);
+    let mut printed = String::new();
+    for count in ["1", "30", "69"] {
+        printed += &stdout(&mut tidings(&[
+            "sub", "jobs/#", "--group", "workers", "--count", count, "--url", &url,
+        ]));
+    }
+    let mut printed: Vec<&str> = printed.lines().collect();
+    printed.sort_by_key(|line| texts.iter().position(|text| text == line));
+    assert_eq!(printed, texts);
+}
+
+#[test]
 fn sub_over_sse_prints_the_same() {
     let server = Server::start(Options::default());
     let url = server.url("");

@@ -95,6 +95,61 @@ fn tidings_v1_subscribes_publishes_and_resumes() {
 }
 
 #[test]
+fn tidings_v1_works_off_a_queue() {
+    let server = Server::start(Options::default());
+    for job in ["one", "two", "three"] {
+        server.publish("jobs/a", job);
+    }
+    let join = json!({"op": "subscribe", "id": 1, "topic": "jobs/#", "group": "w", "prefetch": 1});
+    let next = |member: &mut WebSocket, data: &str, deliveries: u32| -> Value {
+        let message = member.json();
+        assert_eq!(
+            (&message["data"], &message["deliveries"]),
+            (&json!(data), &json!(deliveries))
+        );
+        assert_eq!(
+            (&message["op"], &message["sub"]),
+            (&json!("message"), &json!(1))
+        );
+        message["id"].clone()
+    };
+    let mut member = WebSocket::tidings(server.address());
+    member.ask(&join);
+    assert_eq!(member.json()["group"], "w");
+    let one = next(&mut member, "one", 1);
+    member.ask(&json!({"op": "nack", "sub": 1, "message": one}));
+    let one = next(&mut member, "one", 2);
+    member.ask(&json!({"op": "ack", "sub": 1, "message": one}));
+    next(&mut member, "two", 1);
+    member.ask(&json!({"op": "unsubscribe", "id": 9, "sub": 1}));
+    assert_eq!(member.json(), json!({"op": "ok", "id": 9}));
+
+    // The next member goes on with what the first one left.
+    let mut member = WebSocket::tidings(server.address());
+    member.ask(&join);
+    assert_eq!(member.json()["op"], "ok");
+    let two = next(&mut member, "two", 2);
+    member.ask(&json!({"op": "nack", "sub": 1, "message": two, "requeue": false}));
+    next(&mut member, "three", 1);
+    let mut dead = WebSocket::tidings(server.address());
+    dead.ask(&json!({"op": "subscribe", "topic": "dead-letter/#", "after": "earliest"}));
+    assert_eq!(dead.json()["op"], "ok");
+    let letter = dead.json();
+    assert_eq!(
+        (&letter["data"], &letter["headers"]["tidings-dead-message"]),
+        (&json!("two"), &two)
+    );
+
+    // Nothing is left of a queue that is forgotten.
+    member.ask(&json!({"op": "unsubscribe", "id": 9, "sub": 1, "forget": true}));
+    assert_eq!(member.json(), json!({"op": "ok", "id": 9}));
+    let mut member = WebSocket::tidings(server.address());
+    member.ask(&join);
+    assert_eq!(member.json()["op"], "ok");
+    next(&mut member, "one", 1);
+}
+
+#[test]
 fn errors_name_the_request_and_leave_the_connection_open() {
     let server = Server::start(Options::default());
     let mut socket = WebSocket::tidings(server.address());

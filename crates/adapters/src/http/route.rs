@@ -38,6 +38,8 @@ pub enum Route {
     TidingsSocket,
     /// A WebSocket that carries MQTT.
     MqttSocket,
+    /// A WebSocket that carries STOMP.
+    StompSocket,
     /// Whether the process lives.
     Health,
     /// Whether it can serve.
@@ -74,6 +76,7 @@ enum Place<'a> {
     Subscribe,
     Socket,
     Mqtt,
+    Stomp,
     Health,
     Ready,
     Metrics,
@@ -93,6 +96,7 @@ impl<'a> Place<'a> {
             "/v1/subscribe" => Self::Subscribe,
             "/v1/ws" => Self::Socket,
             "/mqtt" => Self::Mqtt,
+            "/stomp" => Self::Stomp,
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
@@ -117,7 +121,10 @@ impl<'a> Place<'a> {
         // Extended CONNECT is how a WebSocket is opened over HTTP/2 (RFC 8441); it is not for `Allow`, where it
         // would stand for tunnels.
         let extended = *method == Method::CONNECT
-            && matches!(self, Self::Topic(_) | Self::Socket | Self::Mqtt);
+            && matches!(
+                self,
+                Self::Topic(_) | Self::Socket | Self::Mqtt | Self::Stomp
+            );
         extended || self.methods().split(", ").any(|allowed| allowed == method)
     }
 }
@@ -155,6 +162,7 @@ pub fn route(parts: &Parts, limits: &Limits) -> Result<Route, Refusal> {
         Place::Subscribe => subscribe_route(parts, limits),
         Place::Socket => Ok(Route::TidingsSocket),
         Place::Mqtt => Ok(Route::MqttSocket),
+        Place::Stomp => Ok(Route::StompSocket),
         Place::Health => Ok(Route::Health),
         Place::Ready => Ok(Route::Ready),
         Place::Metrics => Ok(Route::Metrics),

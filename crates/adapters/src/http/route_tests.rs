@@ -79,10 +79,6 @@ fn paths_and_methods_route() {
         ("CONNECT", "https://host/v1/publish", "method-not-allowed"),
         ("CONNECT", "host:443", "not-found"),
         ("POST", "/v1/ws", "method-not-allowed"),
-        ("GET", "/mqtt", "MqttSocket"),
-        ("CONNECT", "https://host/mqtt", "MqttSocket"),
-        ("POST", "/mqtt", "method-not-allowed"),
-        ("GET", "/mqtt/", "page /mqtt/"),
         ("GET", "/healthz", "Health"),
         ("HEAD", "/healthz", "Health"),
         ("GET", "/readyz", "Ready"),
@@ -98,6 +94,21 @@ fn paths_and_methods_route() {
         ("OPTIONS", "/v1/topics/a", "Preflight"),
         ("OPTIONS", "*", "Preflight"),
         ("TRACE", "/healthz", "method-not-allowed"),
+    ] {
+        assert_eq!(line(&request(method, uri, &[])), expect, "{method} {uri}");
+    }
+}
+
+#[test]
+fn other_protocols_have_paths_of_their_own() {
+    for (method, uri, expect) in [
+        ("GET", "/mqtt", "MqttSocket"),
+        ("CONNECT", "https://host/mqtt", "MqttSocket"),
+        ("POST", "/mqtt", "method-not-allowed"),
+        ("GET", "/mqtt/", "page /mqtt/"),
+        ("GET", "/stomp", "StompSocket"),
+        ("CONNECT", "https://host/stomp", "StompSocket"),
+        ("POST", "/stomp", "method-not-allowed"),
     ] {
         assert_eq!(line(&request(method, uri, &[])), expect, "{method} {uri}");
     }

@@ -1,6 +1,6 @@
 //! What the client acknowledges (4.3), its goodbye (3.14), and what could not be taken up.
 
-use tidings_ports::{Command, Tag, Turn};
+use tidings_ports::{Command, Settle, Tag, Turn, Verdict};
 
 use super::codec::{Ack, AckKind, Disconnect, PacketId, Qos, ReasonCode};
 use super::filters::Share;
@@ -59,7 +59,14 @@ impl Session {
         };
         if let (Source::Group(key), Qos::AtLeastOnce) = (exchange.source, exchange.qos) {
             let offset = exchange.offset;
-            turn.commands.push(Command::Ack { key, offset });
+            turn.commands.push(Command::Settle {
+                tag: None,
+                settle: Settle {
+                    key,
+                    offset,
+                    verdict: Verdict::Ack,
+                },
+            });
         }
         self.forget_former();
         self.touch();
@@ -87,14 +94,19 @@ impl Session {
 
     /// A catch-up, or a shared subscription, could not be taken up.
     pub(super) fn extra_refused(&mut self, turn: &mut Turn<'_>, tag: Tag) {
-        let Some(at) = self.extras.iter().position(|extra| extra.0 == tag) else {
+        let Some(at) = self
+            .unfinished
+            .extras
+            .iter()
+            .position(|extra| extra.0 == tag)
+        else {
             return;
         };
-        let (_, key) = self.extras.swap_remove(at);
+        let (_, key) = self.unfinished.extras.swap_remove(at);
         if !self.end_catch_up(turn, key) {
             let is_it = |share: &Share| share.key == Some(key);
             self.filters
-                .retain(|filter| !filter.share.as_ref().is_some_and(is_it));
+                .retain(|filter| !filter.share.as_deref().is_some_and(is_it));
             self.touch();
         }
     }

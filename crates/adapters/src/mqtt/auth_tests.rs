@@ -35,7 +35,8 @@ fn riddle_connect(data: &str) -> Vec<u8> {
 
 fn riddle_peer(world: &mut World) -> Peer {
     let mut peer = world.open();
-    peer.conversation.methods = riddles;
+    let opening = peer.conversation.opening.as_mut();
+    opening.expect("there was no CONNECT").methods = riddles;
     peer
 }
 

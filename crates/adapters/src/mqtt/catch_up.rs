@@ -100,7 +100,8 @@ impl CatchUp {
 impl Session {
     /// Whether the ordinary subscriptions have to wait with this message.
     pub(super) fn is_held_back(&self, message: &Message) -> bool {
-        self.catch_ups
+        self.unfinished
+            .catch_ups
             .iter()
             .any(|catch_up| catch_up.holds_back(&self.filters, message))
     }
@@ -116,10 +117,10 @@ impl Session {
         catch_up.key = self.key();
         let key = catch_up.key;
         let filters = self.texts(&catch_up);
-        self.catch_ups.push(catch_up);
+        self.unfinished.catch_ups.push(catch_up);
         let tag = self.tag(class);
         if class == Class::Extra {
-            self.extras.push((tag, key));
+            self.unfinished.extras.push((tag, key));
         }
         turn.commands.push(Command::Subscribe {
             tag,
@@ -138,7 +139,11 @@ impl Session {
     fn texts(&self, catch_up: &CatchUp) -> Vec<TopicFilter> {
         let text = |filter: &Filter| filter.text.clone();
         let mut texts: Vec<TopicFilter> = catch_up.filters(&self.filters, None).map(text).collect();
-        let former = self.former.iter().map(|former| former.text.clone());
+        let former = self
+            .unfinished
+            .former
+            .iter()
+            .map(|former| former.text.clone());
         let unsent = self.window.first_unsent(|it| it == Source::Retained);
         match catch_up.kind {
             Kind::Retained if unsent.is_some() => {
@@ -162,7 +167,7 @@ impl Session {
     /// Takes up what was unfinished, and what the ordinary subscriptions cannot send again, on a new connection.
     pub(super) fn resume_catch_ups(&mut self, turn: &mut Turn<'_>) {
         let epoch = self.delivered.map_or(Epoch(0), |cursor| cursor.epoch);
-        let mut unfinished = std::mem::take(&mut self.catch_ups);
+        let mut unfinished = std::mem::take(&mut self.unfinished.catch_ups);
         let has_retained = unfinished.iter().any(|it| it.kind == Kind::Retained);
         let unsent = |session: &Self, is: fn(Source) -> bool| session.window.first_unsent(is);
         if !has_retained && unsent(self, |it| it == Source::Retained).is_some() {
@@ -170,7 +175,7 @@ impl Session {
         }
         let elsewhere = match unsent(self, |it| matches!(it, Source::Group(_))) {
             Some(first) => Some(first),
-            None if self.former.is_empty() => None,
+            None if self.unfinished.former.is_empty() => None,
             None => unsent(self, |it| it == Source::Main),
         };
         if elsewhere.is_some() {
@@ -193,21 +198,26 @@ impl Session {
 
     /// A catch-up is over, or cannot be carried out.
     pub(super) fn end_catch_up(&mut self, turn: &mut Turn<'_>, key: SubscriptionKey) -> bool {
-        let Some(at) = self.catch_ups.iter().position(|it| it.key == key) else {
+        let Some(at) = self
+            .unfinished
+            .catch_ups
+            .iter()
+            .position(|it| it.key == key)
+        else {
             return false;
         };
-        let catch_up = self.catch_ups.swap_remove(at);
-        self.blocked.retain(|blocked| *blocked != key);
+        let catch_up = self.unfinished.catch_ups.swap_remove(at);
+        self.unfinished.blocked.retain(|blocked| *blocked != key);
         match catch_up.kind {
             Kind::Retained => self.give_up(|source| source == Source::Retained),
             Kind::Resend => {
                 self.give_up(|source| matches!(source, Source::Group(_)));
-                self.former.clear();
+                self.unfinished.former.clear();
             }
             Kind::History => {}
         }
-        if let Some(at) = self.blocked.iter().position(|it| *it == MAIN) {
-            self.blocked.swap_remove(at);
+        if let Some(at) = self.unfinished.blocked.iter().position(|it| *it == MAIN) {
+            self.unfinished.blocked.swap_remove(at);
             turn.commands.push(Command::Unblock(MAIN));
         }
         self.touch();

@@ -168,9 +168,9 @@ impl Chaos {
         };
         assert!(session.window.in_flight() <= session.window.len());
         assert!(session.window.len() <= 2 * self.world.limits.mqtt_window_max);
-        assert!(session.acks.len() <= 3 * self.world.limits.publishes_in_flight_max);
+        assert!(session.unfinished.acks.len() <= 3 * self.world.limits.publishes_in_flight_max);
         assert!(session.filters.len() <= self.world.limits.filters_per_subscription_max);
-        assert!(session.inbound.len() <= 8 && session.catch_ups.len() <= 64);
+        assert!(session.unfinished.inbound.len() <= 8 && session.unfinished.catch_ups.len() <= 64);
     }
 }
 

@@ -18,8 +18,9 @@ use super::link::{Link, farewell};
 use super::saving::After;
 use super::session::{Class, Client, MAIN, Recovered, Session, Stage};
 use super::state::State;
+use super::unfinished::Connecting;
 use super::window::Source;
-use super::{MqttOptions, packet_bytes_max, session_name};
+use super::{MqttOptions, packet_bytes_max, refuse, session_name};
 
 /// The longest client identifier of 3.1 (3.1 of its specification).
 const OLD_ID_BYTES_MAX: usize = 23;
@@ -38,20 +39,22 @@ pub(super) fn connect(
     let mut connack = Connack::accepted(false);
     let authentication = connect.properties.authentication.clone();
     let alias_max = connect.properties.topic_alias_maximum;
-    let client = match client(connect, options, &mut connack, link, turn) {
+    let clean_start = connect.clean_start;
+    let (client, client_id) = match client(connect, options, &mut connack, link, turn) {
         Ok(client) => client,
-        Err(refusal) => {
-            if let Some(code) = refusal.counts {
-                turn.commands.push(Command::Refused(code));
-            }
-            link.disconnect(turn, farewell(refusal.reason, refusal.text));
+        Err(No { reason, refusal }) => {
+            refuse(link, turn, reason, refusal);
             return None;
         }
     };
     let mut session = Box::new(Session::new(client, options.limits.clone(), turn));
     let ours = u16::try_from(options.limits.mqtt_topic_alias_max).unwrap_or(u16::MAX);
     session.outbound_aliases = OutboundAliases::new(alias_max.min(ours));
-    session.connack = Some(Box::new(connack));
+    session.unfinished.connecting = Some(Box::new(Connecting {
+        connack,
+        client_id,
+        clean_start,
+    }));
     let Some(first) = authentication else {
         session.open(turn);
         return Some(session);
@@ -59,14 +62,13 @@ pub(super) fn connect(
     session.stage = Stage::Authenticating;
     match Exchange::begin(&first, methods) {
         Ok((exchange, outcome)) => {
-            session.exchange = Some(Box::new(exchange));
+            session.unfinished.exchange = Some(Box::new(exchange));
             session.authenticate(link, turn, outcome);
         }
         Err(reason) => {
-            turn.commands
-                .push(Command::Refused(RefusalCode::Unauthorized));
             let text = "this authentication method is not known here";
-            link.disconnect(turn, farewell(reason, text));
+            let refusal = Refusal::new(RefusalCode::Unauthorized, text);
+            refuse(link, turn, reason, refusal);
         }
     }
     Some(session)
@@ -75,16 +77,14 @@ pub(super) fn connect(
 /// Why a CONNECT is refused.
 struct No {
     reason: ReasonCode,
-    text: ByteString,
-    counts: Option<RefusalCode>,
+    refusal: Refusal,
 }
 
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
         Self {
             reason: ReasonCode::of_refusal(refusal.code, PacketKind::Connack),
-            text: refusal.detail.into(),
-            counts: Some(refusal.code),
+            refusal,
         }
     }
 }
@@ -95,7 +95,7 @@ fn client(
     connack: &mut Connack,
     link: &Link,
     turn: &Turn<'_>,
-) -> Result<Client, No> {
+) -> Result<(Client, ByteString), No> {
     let limits = &options.limits;
     let version = connect.version;
     let max = match version {
@@ -105,8 +105,10 @@ fn client(
     if connect.client_id.len() > max {
         return Err(No {
             reason: ReasonCode::ClientIdentifierNotValid,
-            text: format!("the client identifier has more than {max} bytes").into(),
-            counts: Some(RefusalCode::BadParameter),
+            refusal: Refusal::new(
+                RefusalCode::BadParameter,
+                format!("the client identifier has more than {max} bytes: shorten it"),
+            ),
         });
     }
     let mut id = connect.client_id;
@@ -141,18 +143,18 @@ fn client(
     if connect.properties.response_information && is_plain(&id) {
         connack.response_information = Some(format!("response/{id}").into());
     }
-    let quota = usize::from(connect.properties.receive_maximum.get());
-    Ok(Client {
+    let quota = connect.properties.receive_maximum.get();
+    let window_max = u16::try_from(limits.mqtt_window_max.max(1)).unwrap_or(u16::MAX);
+    let client = Client {
         version,
-        is_websocket: link.is_websocket(),
-        id,
-        clean_start: connect.clean_start,
+        is_websocket: link.stream.is_websocket(),
         // MQTT-3.1.2-22: one and a half times the keep alive; 0 is off.
-        silence_ms_max: (keep_alive_s > 0).then_some(u64::from(keep_alive_s) * 1_500),
+        silence_ms_max: NonZeroU32::new(u32::from(keep_alive_s) * 1_500),
         expiry,
         will,
-        quota: quota.min(limits.mqtt_window_max.max(1)),
-    })
+        quota: quota.min(window_max),
+    };
+    Ok((client, id))
 }
 
 /// How long the session is to outlive its connection (3.1.2.4 of 3.1.1, 3.1.2.11.2 of 5.0).
@@ -212,14 +214,13 @@ impl Session {
         match outcome {
             Outcome::Challenge(auth) => link.send(turn, |wire, out| auth.encode(wire, out)),
             Outcome::Failed(reason) => {
-                turn.commands
-                    .push(Command::Refused(RefusalCode::Unauthorized));
                 // MQTT-4.12.0-1, MQTT-4.12.1-2.
-                link.disconnect(turn, farewell(reason, "authentication failed"));
+                let refusal = Refusal::new(RefusalCode::Unauthorized, "authentication failed");
+                refuse(link, turn, reason, refusal);
             }
             Outcome::Done(authentication) if self.stage == Stage::Authenticating => {
-                if let Some(connack) = &mut self.connack {
-                    connack.authentication = Some(authentication);
+                if let Some(connecting) = &mut self.unfinished.connecting {
+                    connecting.connack.authentication = Some(authentication);
                 }
                 self.open(turn);
             }
@@ -238,11 +239,13 @@ impl Session {
     fn open(&mut self, turn: &mut Turn<'_>) {
         self.stage = Stage::Opening;
         let tag = self.tag(Class::Open);
-        turn.commands.push(Command::OpenSession {
-            tag,
-            name: session_name(&self.client.id),
-            fresh: self.client.clean_start,
-        });
+        let connecting = self.unfinished.connecting.as_ref();
+        turn.commands
+            .extend(connecting.map(|it| Command::OpenSession {
+                tag,
+                name: session_name(&it.client_id),
+                fresh: it.clean_start,
+            }));
     }
 
     /// The session is open, with what was kept of it.
@@ -253,13 +256,15 @@ impl Session {
         match kept.map(State::decode) {
             Some(Some(state)) => {
                 self.adopt(state);
-                if let Some(connack) = &mut self.connack {
-                    connack.session_present = true;
+                if let Some(connecting) = &mut self.unfinished.connecting {
+                    connecting.connack.session_present = true;
                 }
             }
-            Some(None) => turn
-                .commands
-                .push(Command::Refused(RefusalCode::BadVersion)),
+            Some(None) => {
+                let text = "the session was kept in a form that is not known: it begins anew";
+                let refusal = Refusal::new(RefusalCode::BadVersion, text);
+                turn.commands.push(Command::Refused(refusal));
+            }
             None => {}
         }
         self.after_save(link, turn, After::Resume);
@@ -306,7 +311,11 @@ impl Session {
         }
         // The log is another one: its positions mean nothing here.
         let tag = self.tag(Class::Ignored);
-        turn.commands.push(Command::Unsubscribe { tag, key: MAIN });
+        turn.commands.push(Command::Unsubscribe {
+            tag,
+            key: MAIN,
+            forget: false,
+        });
         self.forget(link, turn);
     }
 
@@ -327,8 +336,8 @@ impl Session {
             is_closed: true,
             ..State::default()
         });
-        if let Some(connack) = &mut self.connack {
-            connack.session_present = false;
+        if let Some(connecting) = &mut self.unfinished.connecting {
+            connecting.connack.session_present = false;
         }
         self.touch();
         self.welcome(link, turn);
@@ -336,11 +345,11 @@ impl Session {
 
     /// Answers the CONNECT, and takes up what is unfinished (MQTT-4.4.0-1).
     fn welcome(&mut self, link: &mut Link, turn: &mut Turn<'_>) {
-        let Some(connack) = self.connack.take() else {
+        let Some(connecting) = self.unfinished.connecting.take() else {
             return;
         };
         self.stage = Stage::Open;
-        link.send(turn, |wire, out| connack.encode(wire, out));
+        link.send(turn, |wire, out| connecting.connack.encode(wire, out));
         link.is_welcome = true;
         for id in self.window.resume_released() {
             let ack = Ack::new(id, ReasonCode::Success);

@@ -483,7 +483,7 @@ fn a_drain_says_where_to_go() {
     ] {
         let mut world = World::new();
         let options = MqttOptions {
-            server_reference: reference.map(ByteString::from_static),
+            server_reference: reference.map(|it| Arc::new(ByteString::from_static(it))),
             ..world.options(Transport::Tcp)
         };
         let mut peer = world.open_with(options);
@@ -526,6 +526,37 @@ fn a_broken_rule_ends_the_connection_with_its_reason() {
 }
 
 #[test]
+fn a_broken_rule_is_explained_to_a_client_that_takes_the_sentence() {
+    let terse: &[u8] = &[0x17, 0];
+    let small: &[u8] = &[0x27, 0, 0, 0, 20];
+    for (bytes, sentence) in [
+        (subscribe5(1, &[], &[("a#", 0)]), "as in `a/#`"),
+        (subscribe5(1, &[], &[("a+", 0)]), "as in `a/+/b`"),
+        (
+            subscribe5(1, &[], &[("$share/g", 0)]),
+            "`$share/name/filter`",
+        ),
+        (publish5(0, "a#", 0, &[], b""), "by its full name"),
+        (publish5(0, "", 0, &[], b""), "name the topic to publish to"),
+        (vec![0x30, 0xff, 0xff, 0x7f], "maximum packet size"),
+    ] {
+        // MQTT-3.1.2-29 leaves the sentence to the server here.
+        for properties in [&[][..], &[terse]] {
+            let mut world = World::new();
+            let mut peer = world.connect(&connect5("a", true, properties));
+            let out = world.receive(&mut peer, &bytes);
+            assert_eq!((out[0], out[4]), (0xe0, 0x1f), "{}", hex(&out));
+            let said = String::from_utf8_lossy(&out);
+            assert!(said.contains(sentence), "{said}");
+        }
+        let mut world = World::new();
+        let mut peer = world.connect(&connect5("a", true, &[small]));
+        let out = world.receive(&mut peer, &bytes);
+        assert_eq!((out[0], out[1], out.len()), (0xe0, 1, 3), "{}", hex(&out));
+    }
+}
+
+#[test]
 fn the_first_packet_says_where_a_connection_belongs() {
     let session = |name: &str| FirstPacket::Session(session_name(name));
     let connect = connect4("device", true);
@@ -556,7 +587,30 @@ fn the_first_packet_says_where_a_connection_belongs() {
 #[test]
 fn an_idle_client_costs_little() {
     let session = size_of::<session::Session>();
-    let conversation = size_of::<MqttConversation>() + size_of::<MqttOptions>();
-    assert!(session <= 1_000, "{session}");
-    assert!(conversation <= 250, "{conversation}");
+    let conversation = size_of::<MqttConversation>();
+    assert!(session <= 224, "{session}");
+    assert!(conversation <= 128, "{conversation}");
+}
+
+#[test]
+fn what_is_finished_takes_no_memory() {
+    let mut world = World::new();
+    let mut peer = world.connect(&connect4("a", true));
+    let allocated = |peer: &Peer| {
+        let session = peer.conversation.session.as_ref();
+        let session = session.expect("the session is open");
+        (
+            session.unfinished.is_allocated(),
+            session.window.is_allocated(),
+        )
+    };
+    assert_eq!(allocated(&peer), (false, false), "after the CONNECT");
+    world.receive(&mut peer, &subscribe4(1, &[("x", 1)]));
+    assert_eq!(allocated(&peer), (false, false), "after the SUBSCRIBE");
+    world.receive(&mut peer, &publish4(2, "x", 1, b"m"));
+    world.deliver(&mut peer);
+    assert_eq!(allocated(&peer), (true, true), "with traffic");
+    world.receive(&mut peer, &ack(0x40, 1));
+    world.receive(&mut peer, &[0xc0, 0]);
+    assert_eq!(allocated(&peer), (false, false), "after the next PINGREQ");
 }

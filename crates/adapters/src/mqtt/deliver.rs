@@ -7,18 +7,22 @@
 use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
-use tidings_ports::{Command, Delivery as Offer, Framed, SubscriptionKey, Turn};
+use tidings_ports::{Command, Delivery as Offer, Framed, Settle, SubscriptionKey, Turn, Verdict};
 use tidings_types::{Message, Offset};
 
 use super::catch_up::Kind;
 use super::codec::{Addressing, Delivery, PacketId, Qos, TopicAlias, Version};
 use super::filters::{Filter, Wanted, effective};
 use super::format;
-use super::link::{Link, binary_head_len, put_binary_head};
+use super::link::Link;
 use super::saving::Held;
 use super::session::{MAIN, Recovered, Session, Stage};
 use super::window::Source;
+use crate::transport::{first_byte, message_head_len, put_message_head};
+use crate::websocket::Opcode;
 
+/// What a WebSocket message with a packet begins with.
+const BINARY: u8 = first_byte(Opcode::Binary);
 /// A shorter body is copied behind its head: a piece more for the socket costs more than that.
 const COPY_BYTES_MAX: usize = 512;
 /// After so many acknowledgements a subscription that stopped goes on, if its window is large.
@@ -47,13 +51,18 @@ impl Session {
         offer: Offer<'_>,
         frames: &mut Vec<Bytes>,
     ) -> Framed {
-        if link.has_ended() || self.stage != Stage::Open {
+        if link.stream.has_ended() || self.stage != Stage::Open {
             return self.block(offer.key);
         }
         if offer.key == MAIN {
             return self.offer_main(link, offer, frames);
         }
-        if let Some(at) = self.catch_ups.iter().position(|it| it.key == offer.key) {
+        if let Some(at) = self
+            .unfinished
+            .catch_ups
+            .iter()
+            .position(|it| it.key == offer.key)
+        {
             return self.offer_older(link, at, offer, frames);
         }
         let key = Some(offer.key);
@@ -136,7 +145,7 @@ impl Session {
         frames: &mut Vec<Bytes>,
     ) -> Framed {
         let message = offer.message;
-        let catch_up = &self.catch_ups[at];
+        let catch_up = &self.unfinished.catch_ups[at];
         let (kind, source) = (catch_up.kind, catch_up.source());
         let sources: &[Source] = match kind {
             Kind::Resend => &[Source::Group(MAIN), Source::Main],
@@ -148,13 +157,13 @@ impl Session {
                 return self.send_again(link, *source, offer, frames);
             }
         }
-        let catch_up = &self.catch_ups[at];
+        let catch_up = &self.unfinished.catch_ups[at];
         if message.offset <= catch_up.position {
             return Framed::Unwanted;
         }
         let filters = catch_up.filters(&self.filters, Some(message.offset));
         let Some(wanted) = Wanted::by(filters, message, offer.own) else {
-            self.catch_ups[at].position = message.offset;
+            self.unfinished.catch_ups[at].position = message.offset;
             return Framed::Unwanted;
         };
         let doubtful = kind == Kind::History && self.is_doubtful(message);
@@ -178,7 +187,7 @@ impl Session {
             self.put(link, packet, offer, frames)
         };
         if framed != Framed::Full {
-            self.catch_ups[at].position = message.offset;
+            self.unfinished.catch_ups[at].position = message.offset;
             self.touch();
         }
         framed
@@ -199,9 +208,13 @@ impl Session {
             return Framed::Unwanted;
         };
         let qos = effective(message.qos, wanted.qos);
-        let acknowledge = (qos != Qos::AtLeastOnce).then_some(Command::Ack {
-            key: offer.key,
-            offset: message.offset,
+        let acknowledge = (qos != Qos::AtLeastOnce).then_some(Command::Settle {
+            tag: None,
+            settle: Settle {
+                key: offer.key,
+                offset: message.offset,
+                verdict: Verdict::Ack,
+            },
         });
         let packet = Packet {
             source: Source::Group(offer.key),
@@ -268,9 +281,9 @@ impl Session {
     ) -> Framed {
         let counted = packet.qos != Qos::AtMostOnce;
         let is_new = counted && packet.id.is_none();
-        let over = counted && self.window.in_flight() >= self.client.quota;
+        let over = counted && self.window.in_flight() >= usize::from(self.client.quota);
         let crowded = is_new && self.window.len() >= self.limits.mqtt_window_max;
-        if over || crowded || self.held_bytes >= self.limits.outbox_bytes_max {
+        if over || crowded || self.unfinished.held_bytes >= self.limits.outbox_bytes_max {
             return self.block(offer.key);
         }
         let id = if is_new {
@@ -287,15 +300,15 @@ impl Session {
         };
         self.touch();
         let needs_save = is_new && packet.qos == Qos::ExactlyOnce && self.is_persistent();
-        if needs_save || !self.held.is_empty() || packet.acknowledge.is_some() {
+        if needs_save || !self.unfinished.held.is_empty() || packet.acknowledge.is_some() {
             let held = Held {
                 frames: made,
                 needs_save,
                 id,
                 acknowledge: packet.acknowledge,
             };
-            self.held_bytes += held.bytes();
-            self.held.push_back(held);
+            self.unfinished.held_bytes += held.bytes();
+            self.unfinished.held.push_back(held);
             return Framed::Held;
         }
         frames.extend(made.into_iter().filter(|frame| !frame.is_empty()));
@@ -318,12 +331,21 @@ impl Session {
             (Qos::ExactlyOnce, Some(id)) => Delivery::ExactlyOnce(id),
             _ => Delivery::AtMostOnce,
         };
+        let gap = self.unfinished.gap.filter(|_| version == Version::V5);
+        let gap = gap.map(|gap| (gap.reason.name(), gap.after.map(|it| it.to_string())));
+        let mut user_properties = Vec::new();
+        if let Some((reason, after)) = &gap {
+            user_properties.push((format::GAP_PROPERTY, *reason));
+            let after = after.as_deref();
+            user_properties.extend(after.map(|after| (format::GAP_AFTER_PROPERTY, after)));
+        }
         let aliases = self.outbound_aliases.as_ref();
         let topic_alias = aliases.map_or(TopicAlias::None, |it| it.alias(&message.topic));
-        let to = Addressing {
+        let mut to = Addressing {
             duplicate: packet.duplicate,
             topic_alias,
             subscription_ids: &packet.wanted.ids,
+            user_properties: &user_properties,
             expiry_s: (version == Version::V5)
                 .then(|| format::expiry_s(message, offer.now))
                 .flatten(),
@@ -331,11 +353,18 @@ impl Session {
         };
         let frames = HEAD.with_borrow_mut(|head| {
             head.clear();
-            let tail = template
-                .address(&to, link.wire.packet_bytes_max, head)
-                .ok()?;
-            Some(join(link.is_websocket(), head, tail))
+            let max = link.wire.packet_bytes_max;
+            let tail = template.address(&to, max, head).or_else(|_| {
+                // No message is left out for what is said of a gap: the next one may have the room.
+                to.user_properties = &[];
+                template.address(&to, max, head)
+            });
+            let tail = tail.ok()?;
+            Some(join(link.stream.is_websocket(), head, tail))
         })?;
+        if !to.user_properties.is_empty() {
+            self.unfinished.gap = None;
+        }
         if let Some(aliases) = &mut self.outbound_aliases {
             aliases.sent(&message.topic, topic_alias);
         }
@@ -344,8 +373,8 @@ impl Session {
 
     /// Notes that a subscription stops.
     fn block(&mut self, key: SubscriptionKey) -> Framed {
-        if !self.blocked.contains(&key) {
-            self.blocked.push(key);
+        if !self.unfinished.blocked.contains(&key) {
+            self.unfinished.blocked.push(key);
         }
         Framed::Full
     }
@@ -353,12 +382,12 @@ impl Session {
     /// Lets subscriptions that stopped go on, if there is room: by default only when there is some.
     pub(super) fn unblock(&mut self, turn: &mut Turn<'_>, at_once: bool) {
         let free = self.free();
-        let enough = (self.client.quota / 2).clamp(1, UNBLOCK_AFTER);
-        if self.blocked.is_empty() || free == 0 || !(at_once || free >= enough) {
+        let enough = usize::from(self.client.quota / 2).clamp(1, UNBLOCK_AFTER);
+        if self.unfinished.blocked.is_empty() || free == 0 || !(at_once || free >= enough) {
             return;
         }
         // The older messages first.
-        let mut blocked = std::mem::take(&mut self.blocked);
+        let mut blocked = std::mem::take(&mut self.unfinished.blocked);
         blocked.sort_unstable_by_key(|key| *key == MAIN);
         turn.commands
             .extend(blocked.into_iter().map(Command::Unblock));
@@ -370,26 +399,29 @@ impl Session {
             .limits
             .mqtt_window_max
             .saturating_sub(self.window.len());
-        let quota = self.client.quota.saturating_sub(self.window.in_flight());
+        let quota = usize::from(self.client.quota).saturating_sub(self.window.in_flight());
         room.min(quota)
     }
 
     /// How long from now on a stopped subscription stays so at most.
     pub(super) fn nudge_ms(&self) -> Option<u64> {
-        (!self.blocked.is_empty() && self.free() > 0).then_some(NUDGE_MS)
+        (!self.unfinished.blocked.is_empty() && self.free() > 0).then_some(NUDGE_MS)
     }
 
     /// Gives up on messages that were to be sent again and are gone.
     pub(super) fn give_up(&mut self, is_gone: impl Fn(Source) -> bool) {
         let released = self.window.give_up(is_gone);
-        self.pubrels_due.extend(released);
+        self.unfinished.pubrels_due.extend(released);
     }
 
     /// Forgets ended subscriptions whose messages are all acknowledged.
     pub(super) fn forget_former(&mut self) {
+        if self.unfinished.former.is_empty() {
+            return;
+        }
         let main = self.window.iter().filter(|it| it.source == Source::Main);
         let first = main.map(|it| it.offset).min().unwrap_or(Offset(u64::MAX));
-        self.former.retain(|former| former.upto >= first);
+        self.unfinished.former.retain(|former| former.upto >= first);
     }
 }
 
@@ -408,11 +440,11 @@ fn join(websocket: bool, head: &[u8], tail: Bytes) -> [Bytes; 2] {
     // Exactly as much as is needed: a buffer with room left costs another allocation when it is frozen.
     let mut size = head.len() + if copied { tail.len() } else { 0 };
     if websocket {
-        size += binary_head_len(len);
+        size += message_head_len(len);
     }
     let mut first = Vec::with_capacity(size);
     if websocket {
-        put_binary_head(&mut first, len);
+        put_message_head(&mut first, BINARY, len);
     }
     first.extend_from_slice(head);
     if copied {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidings_ports::Framing;
-use tidings_types::{Draft, Qos, RefusalCode};
+use tidings_ports::{Event, Framing, Gap, GapReason, SubscriptionKey};
+use tidings_types::{Cursor, Draft, Offset, Qos, RefusalCode};
 
 use super::testing::*;
 
@@ -171,6 +171,79 @@ fn a_shared_frame_is_left_for_the_messages_that_expire() {
     world.wall = world.wall.plus(Duration::from_secs(2));
     let out = publishes(&after(&mut world, &mut peer), true);
     assert!(out[0].properties.starts_with(&[2, 0, 0, 0, 3]));
+}
+
+#[test]
+fn the_first_message_behind_a_gap_tells_of_it() {
+    let cursor = Cursor {
+        epoch: EPOCH,
+        offset: Offset(3),
+    };
+    let gap = |after| Event::Gap {
+        key: SubscriptionKey(0),
+        gap: Gap {
+            reason: GapReason::Retention,
+            after,
+            resume: cursor,
+        },
+    };
+    let reason = user("tidings-gap", "retention");
+    let both = [&reason[..], &user("tidings-gap-after", &cursor.to_string())].concat();
+    for (qos, after_gap, expect) in [
+        (0, None, &reason),
+        (0, Some(cursor), &both),
+        (1, None, &reason),
+    ] {
+        let mut world = World::new();
+        let mut peer = subscribed5(&mut world, &[], &[("x", qos)]);
+        world.event(&mut peer, gap(after_gap));
+        assert!(matches!(peer.framing(), Some(Framing::Own)));
+        // A publisher cannot say it.
+        let mut draft = draft_of("x", "1", Qos::AtLeastOnce, false);
+        draft.properties.headers = vec![("tidings-gap".into(), "made up".into())];
+        world.append(draft);
+        world.publish("x", b"2");
+        let out = publishes(&after(&mut world, &mut peer), true);
+        assert!(out[0].properties.starts_with(expect), "{:?}", out[0]);
+        let gaps = |it: &Received| {
+            String::from_utf8_lossy(&it.properties)
+                .matches("tidings-gap")
+                .count()
+        };
+        assert_eq!(gaps(&out[0]), if after_gap.is_some() { 2 } else { 1 });
+        assert_eq!(gaps(&out[1]), 0);
+        world.tick(&mut peer, 1);
+        let is_shared = matches!(peer.framing(), Some(Framing::Shared(_)));
+        assert_eq!(is_shared, qos == 0, "frames are shared again");
+    }
+    let mut world = World::new();
+    let mut peer = subscribed4(&mut world, &[("x", 0)]);
+    world.event(&mut peer, gap(None));
+    assert!(matches!(peer.framing(), Some(Framing::Shared(_))));
+}
+
+#[test]
+fn no_message_is_left_out_for_the_sake_of_a_gap() {
+    let mut world = World::new();
+    let mut peer = subscribed5(&mut world, &[&[0x27, 0, 0, 0, 80]], &[("x", 1)]);
+    let cursor = Cursor {
+        epoch: EPOCH,
+        offset: Offset(3),
+    };
+    let gap = Gap {
+        reason: GapReason::Retention,
+        after: None,
+        resume: cursor,
+    };
+    let key = SubscriptionKey(0);
+    world.event(&mut peer, Event::Gap { key, gap });
+    world.publish("x", &[b'm'; 20]);
+    world.publish("x", b"");
+    let out = after(&mut world, &mut peer);
+    assert_eq!(publishes(&out, true).len(), 2);
+    let said = String::from_utf8_lossy(&out);
+    assert_eq!(said.matches("tidings-gap").count(), 1, "{said}");
+    assert_eq!(peer.unfit, 0);
 }
 
 #[test]

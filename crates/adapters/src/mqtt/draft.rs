@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use tidings_types::{Draft, Limits, PayloadFormat, Properties, Qos, Refusal, RefusalCode, Topic};
 
 use super::codec::{self, MessageProperties, TopicName};
-use super::format::{CURSOR_PROPERTY, EVENT_PROPERTY};
+use super::format::{EVENT_PROPERTY, is_ours};
 use crate::http::is_binary_type;
 use crate::sse::is_reserved_event;
 
@@ -25,8 +25,8 @@ pub(super) struct Parts {
 
 /// The message that a client asks to publish.
 ///
-/// The user property `tidings-key` is the idempotency key and `tidings-event` the event type; `tidings-cursor` is
-/// the server's own and is left out. All others are kept, in their order (MQTT-3.3.2-17, MQTT-3.3.2-18).
+/// The user property `tidings-key` is the idempotency key and `tidings-event` the event type; what is the server's own
+/// to say, as `tidings-cursor`, is left out. All others are kept, in their order (MQTT-3.3.2-17, MQTT-3.3.2-18).
 pub(super) fn draft(parts: Parts, limits: &Limits) -> Result<Draft, Refusal> {
     let topic = topic(parts.topic)?;
     let given = parts.properties;
@@ -47,7 +47,7 @@ pub(super) fn draft(parts: Parts, limits: &Limits) -> Result<Draft, Refusal> {
         match &*name {
             KEY_PROPERTY => draft.key = Some(key(value, limits)?),
             EVENT_PROPERTY => draft.properties.event = Some(event(value)?),
-            CURSOR_PROPERTY => {}
+            ours if is_ours(ours) => {}
             _ => draft.properties.headers.push((name, value)),
         }
     }

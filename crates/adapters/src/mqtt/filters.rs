@@ -20,7 +20,7 @@ pub(super) struct Filter {
     /// Messages up to this one are not for it.
     pub(super) since: Offset,
     /// Set if it is shared.
-    pub(super) share: Option<Share>,
+    pub(super) share: Option<Box<Share>>,
 }
 
 /// A shared subscription (4.8.2).

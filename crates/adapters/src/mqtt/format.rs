@@ -8,12 +8,23 @@ use bytes::{Bytes, BytesMut};
 use tidings_types::{FormatId, FrameFormat, Message};
 
 use super::codec::{OutboundPublish, PublishTemplate, Version};
-use super::link::put_binary_head;
+use crate::transport::{first_byte, put_message_head};
+use crate::websocket::Opcode;
 
 /// The user property that holds a message's cursor.
 pub(super) const CURSOR_PROPERTY: &str = "tidings-cursor";
 /// The user property that holds a message's event type.
 pub(super) const EVENT_PROPERTY: &str = "tidings-event";
+
+/// The user property of the first message behind a gap: why there is one.
+pub(super) const GAP_PROPERTY: &str = "tidings-gap";
+/// The user property of the same message that holds the last position before the gap, if it is known.
+pub(super) const GAP_AFTER_PROPERTY: &str = "tidings-gap-after";
+
+/// Whether the server alone says this of a message.
+pub(super) fn is_ours(name: &str) -> bool {
+    matches!(name, CURSOR_PROPERTY | GAP_PROPERTY | GAP_AFTER_PROPERTY)
+}
 
 /// Larger messages are not encoded: a packet holds 268,435,455 bytes.
 const SHARED_BYTES_MAX: usize = 255 << 20;
@@ -94,7 +105,7 @@ impl FrameFormat for PublishFormat {
     fn encode(&self, message: &Message) -> Bytes {
         let cursor = message.cursor().to_string();
         let properties = &message.properties;
-        let ours = |name: &str| matches!(name, CURSOR_PROPERTY | EVENT_PROPERTY);
+        let ours = |name: &str| is_ours(name) || name == EVENT_PROPERTY;
         let mut user: Vec<(&str, &str)> = Vec::new();
         if self.version == Version::V5 {
             let theirs = properties.headers.iter().filter(|(name, _)| !ours(name));
@@ -122,7 +133,7 @@ impl FrameFormat for PublishFormat {
         }
         let packet = template.frame();
         let mut out = BytesMut::with_capacity(packet.len() + 10);
-        put_binary_head(&mut out, packet.len());
+        put_message_head(&mut out, first_byte(Opcode::Binary), packet.len());
         out.extend_from_slice(packet);
         out.freeze()
     }

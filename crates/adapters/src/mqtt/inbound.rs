@@ -13,10 +13,11 @@ use super::codec::{
     TopicName, Version,
 };
 use super::draft::{Parts, draft, may_succeed_later};
-use super::link::{Link, farewell};
+use super::link::Link;
 use super::saving::After;
 use super::session::{Class, Session, give_back};
 use super::state::Inbound;
+use super::{misbehaved, refuse};
 
 /// Messages of `QoS` 2 that a client of 3.1 or 3.1.1 has not released.
 const UNRELEASED_MAX: usize = 1_024;
@@ -35,23 +36,22 @@ impl Session {
     pub(super) fn publish(&mut self, link: &mut Link, turn: &mut Turn<'_>, publish: Publish) {
         let delivery = publish.delivery;
         let known = self.inbound_place(delivery);
-        let counted = known.is_some_and(|at| self.inbound[at].is_here);
+        let counted = known.is_some_and(|at| self.unfinished.inbound[at].is_here);
         if delivery != Delivery::AtMostOnce && !counted && !self.receive_one(link, turn) {
             return;
         }
         let topic = match self.topic(publish.topic) {
             Ok(topic) => topic,
             Err(reason) => {
-                turn.commands.push(Command::Refused(RefusalCode::BadFrame));
-                let why = farewell(reason, "the topic alias cannot be used");
-                return link.disconnect(turn, why);
+                let text = "the topic alias is over the maximum, or was never assigned";
+                return misbehaved(link, turn, reason, text);
             }
         };
         if let Some(at) = known {
-            self.inbound[at].is_here = true;
-            if self.inbound[at].received {
+            self.unfinished.inbound[at].is_here = true;
+            if self.unfinished.inbound[at].received {
                 // MQTT-4.3.3-10: acknowledged again, not published again.
-                let ack = Ack::new(self.inbound[at].id, ReasonCode::Success);
+                let ack = Ack::new(self.unfinished.inbound[at].id, ReasonCode::Success);
                 return self.push_ack(link, turn, AckKind::Pubrec, ack);
             }
         }
@@ -65,7 +65,7 @@ impl Session {
         match draft(parts, &self.limits) {
             Ok(draft) => self.submit(turn, delivery, draft),
             Err(refusal) => {
-                turn.commands.push(Command::Refused(refusal.code));
+                turn.commands.push(Command::Refused(refusal.clone()));
                 self.refuse_publish(link, turn, delivery, None, &refusal);
             }
         }
@@ -78,11 +78,10 @@ impl Session {
             Version::V3 | Version::V4 => UNRELEASED_MAX.max(self.receive_maximum()),
             Version::V5 => self.receive_maximum(),
         };
-        if self.receiving >= max {
-            turn.commands
-                .push(Command::Refused(RefusalCode::RateLimited));
+        if self.receiving as usize >= max {
             let text = "more messages wait for their acknowledgement than the receive maximum";
-            link.disconnect(turn, farewell(ReasonCode::ReceiveMaximumExceeded, text));
+            let refusal = Refusal::new(RefusalCode::RateLimited, text);
+            refuse(link, turn, ReasonCode::ReceiveMaximumExceeded, refusal);
             return false;
         }
         self.receiving += 1;
@@ -100,10 +99,14 @@ impl Session {
         match topic {
             PublishTopic::Name(topic) => Ok(topic),
             PublishTopic::Assign(alias, topic) => {
-                self.inbound_aliases.assign(alias, &topic, max)?;
+                let aliases = self.inbound_aliases.get_or_insert_default();
+                aliases.assign(alias, &topic, max)?;
                 Ok(topic)
             }
-            PublishTopic::Alias(alias) => self.inbound_aliases.topic(alias, max),
+            PublishTopic::Alias(alias) => {
+                let aliases = self.inbound_aliases.get_or_insert_default();
+                aliases.topic(alias, max)
+            }
         }
     }
 
@@ -111,7 +114,10 @@ impl Session {
         let Delivery::ExactlyOnce(id) = delivery else {
             return None;
         };
-        self.inbound.iter().position(|inbound| inbound.id == id)
+        self.unfinished
+            .inbound
+            .iter()
+            .position(|inbound| inbound.id == id)
     }
 
     fn submit(&mut self, turn: &mut Turn<'_>, delivery: Delivery, mut draft: Draft) {
@@ -124,7 +130,7 @@ impl Session {
             Delivery::AtLeastOnce(id) => self.await_receipt(AckKind::Puback, id),
             Delivery::ExactlyOnce(id) => {
                 let at = self.begin_inbound(id, &draft);
-                draft.key = Some(self.inbound[at].key.clone());
+                draft.key = Some(self.unfinished.inbound[at].key.clone());
                 save = self.save_with_publish();
                 self.await_receipt(AckKind::Pubrec, id)
             }
@@ -133,27 +139,33 @@ impl Session {
             tag,
             drafts: vec![draft],
             save,
+            settle: Vec::new(),
         });
     }
 
     fn begin_inbound(&mut self, id: PacketId, draft: &Draft) -> usize {
-        if let Some(at) = self.inbound.iter().position(|inbound| inbound.id == id) {
+        if let Some(at) = self
+            .unfinished
+            .inbound
+            .iter()
+            .position(|inbound| inbound.id == id)
+        {
             return at;
         }
         self.keyed += 1;
         let ours = || format!("mqtt-{:016x}-{:x}", self.nonce, self.keyed).into();
-        self.inbound.push(Inbound {
+        self.unfinished.inbound.push(Inbound {
             id,
             key: draft.key.clone().unwrap_or_else(ours),
             received: false,
             is_here: true,
         });
-        self.inbound.len() - 1
+        self.unfinished.inbound.len() - 1
     }
 
     fn await_receipt(&mut self, kind: AckKind, id: PacketId) -> Tag {
         let tag = self.tag(Class::Publish);
-        self.acks.push_back(PendingAck {
+        self.unfinished.acks.push_back(PendingAck {
             tag: Some(tag),
             kind,
             id,
@@ -164,7 +176,7 @@ impl Session {
 
     /// Puts an acknowledgement behind those that are still to come.
     fn push_ack(&mut self, link: &mut Link, turn: &mut Turn<'_>, kind: AckKind, ack: Ack) {
-        self.acks.push_back(PendingAck {
+        self.unfinished.acks.push_back(PendingAck {
             tag: None,
             kind,
             id: ack.packet_id,
@@ -179,13 +191,18 @@ impl Session {
             self.publishing0 = self.publishing0.saturating_sub(1);
             return;
         }
-        let Some(pending) = self.acks.iter_mut().find(|it| it.tag == Some(tag)) else {
+        let Some(pending) = self
+            .unfinished
+            .acks
+            .iter_mut()
+            .find(|it| it.tag == Some(tag))
+        else {
             return;
         };
         let id = pending.id;
         pending.outcome = Some(Ack::new(id, ReasonCode::Success));
         if pending.kind == AckKind::Pubrec
-            && let Some(inbound) = self.inbound.iter_mut().find(|it| it.id == id)
+            && let Some(inbound) = self.unfinished.inbound.iter_mut().find(|it| it.id == id)
         {
             inbound.received = true;
             self.touch();
@@ -205,7 +222,7 @@ impl Session {
             self.publishing0 = self.publishing0.saturating_sub(1);
             return;
         }
-        let Some(pending) = self.acks.iter().find(|it| it.tag == Some(tag)) else {
+        let Some(pending) = self.unfinished.acks.iter().find(|it| it.tag == Some(tag)) else {
             return;
         };
         let delivery = match pending.kind {
@@ -236,10 +253,14 @@ impl Session {
             ack.diagnostics = Diagnostics::text(refusal.detail.clone());
         } else if may_succeed_later(refusal.code) {
             return link.end(turn);
-        } else if kind == AckKind::Pubrec {
-            self.drop_exactly_once(id);
+        } else {
+            turn.commands.push(Command::Dropped(refusal.clone()));
+            if kind == AckKind::Pubrec {
+                self.drop_exactly_once(id);
+            }
         }
         match self
+            .unfinished
             .acks
             .iter_mut()
             .find(|it| tag.is_some() && it.tag == tag)
@@ -254,9 +275,9 @@ impl Session {
 
     /// Before 5.0 a refused message of `QoS` 2 goes through its steps like any other.
     fn drop_exactly_once(&mut self, id: PacketId) {
-        match self.inbound.iter_mut().find(|it| it.id == id) {
+        match self.unfinished.inbound.iter_mut().find(|it| it.id == id) {
             Some(inbound) => inbound.received = true,
-            None => self.inbound.push(Inbound {
+            None => self.unfinished.inbound.push(Inbound {
                 id,
                 key: bytestring::ByteString::from_static("-"),
                 received: true,
@@ -268,7 +289,11 @@ impl Session {
 
     /// Sends the acknowledgements whose turn it is.
     fn flush_acks(&mut self, link: &mut Link, turn: &mut Turn<'_>) {
-        while let Some(pending) = self.acks.pop_front_if(|pending| pending.outcome.is_some()) {
+        while let Some(pending) = self
+            .unfinished
+            .acks
+            .pop_front_if(|pending| pending.outcome.is_some())
+        {
             let Some(ack) = pending.outcome else {
                 continue;
             };
@@ -278,21 +303,28 @@ impl Session {
             }
             if pending.kind == AckKind::Pubrec && failed {
                 // MQTT-4.3.3-9: with an error the exchange is over, and the identifier is free.
-                self.inbound.retain(|inbound| inbound.id != pending.id);
+                self.unfinished
+                    .inbound
+                    .retain(|inbound| inbound.id != pending.id);
                 self.touch();
             }
             link.ack(turn, pending.kind, &ack);
         }
-        give_back(&mut self.acks);
+        give_back(&mut self.unfinished.acks);
     }
 
     /// The client releases a message of `QoS` 2.
     pub(super) fn pubrel(&mut self, link: &mut Link, turn: &mut Turn<'_>, id: PacketId) {
-        let Some(at) = self.inbound.iter().position(|inbound| inbound.id == id) else {
+        let Some(at) = self
+            .unfinished
+            .inbound
+            .iter()
+            .position(|inbound| inbound.id == id)
+        else {
             let ack = Ack::new(id, ReasonCode::PacketIdNotFound);
             return link.ack(turn, AckKind::Pubcomp, &ack);
         };
-        if self.inbound.swap_remove(at).is_here {
+        if self.unfinished.inbound.swap_remove(at).is_here {
             self.receiving = self.receiving.saturating_sub(1);
         }
         // The identifier must be known to be free before the client uses it again: else its next message would

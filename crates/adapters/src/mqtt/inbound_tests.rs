@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidings_ports::Ending;
 use tidings_types::{PayloadFormat, Qos, RefusalCode};
 
+use super::codec::{PacketKind, ReasonCode};
 use super::testing::*;
 
 const PUBACK: u8 = 0x40;
@@ -95,6 +96,20 @@ fn a_refused_message_is_answered_with_its_reason() {
 }
 
 #[test]
+fn a_message_over_a_limit_has_one_reason_in_a_publish_and_in_a_will() {
+    let refused = RefusalCode::MessageTooLarge;
+    for flags in [2, 4] {
+        let mut world = World::new();
+        world.refuses = Some(refused);
+        let mut peer = world.connect(&connect5("a", true, &[]));
+        let out = world.receive(&mut peer, &publish5(flags, "x", 1, &[], b""));
+        assert_eq!(out[4], 0x83, "{}", hex(&out));
+    }
+    let connack = ReasonCode::of_refusal(refused, PacketKind::Connack);
+    assert_eq!(connack.number(), 0x83);
+}
+
+#[test]
 fn before_5_0_what_is_never_taken_is_acknowledged_and_what_may_be_ends_the_connection() {
     for (refuses, expect, ending) in [
         (RefusalCode::Forbidden, "40 02 00 01 50 02 00 02", None),
@@ -113,6 +128,8 @@ fn before_5_0_what_is_never_taken_is_acknowledged_and_what_may_be_ends_the_conne
         let both = [publish4(2, "x", 1, b""), publish4(4, "x", 2, b"")].concat();
         assert_eq!(hex(&world.receive(&mut peer, &both)), expect, "{refuses:?}");
         assert_eq!(peer.ending, ending);
+        let dropped = peer.trace.iter().filter(|it| it.starts_with("dropped "));
+        assert_eq!(dropped.count(), if ending.is_none() { 2 } else { 0 });
         if ending.is_none() {
             assert_eq!(
                 hex(&world.receive(&mut peer, &ack(PUBREL, 2))),

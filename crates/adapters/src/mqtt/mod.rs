@@ -21,6 +21,7 @@ mod first;
 mod format;
 mod inbound;
 mod link;
+mod on_demand;
 mod operation;
 mod saving;
 mod session;
@@ -31,6 +32,7 @@ mod subscriptions;
 mod testing;
 #[cfg(test)]
 mod testing_bytes;
+mod unfinished;
 mod window;
 
 use std::sync::Arc;
@@ -41,7 +43,7 @@ use tidings_ports::{Command, Conversation, Delivery, Event, Framed, Tick, Turn};
 use tidings_types::{Limits, Protocol, Refusal, RefusalCode};
 
 use self::auth::Methods;
-use self::codec::{Decoder, Farewell, Packet, PacketKind, PacketLimits, ReasonCode, Violation};
+use self::codec::{Farewell, Packet, PacketKind, ReasonCode, Version, Violation};
 use self::link::{Link, farewell};
 use self::session::{Class, Session, Stage};
 
@@ -76,7 +78,7 @@ pub struct MqttOptions {
     /// The client identifier for a client that gives none; its home is the connection's shard.
     pub assigned_id: Option<ByteString>,
     /// Where clients are sent when the server goes down.
-    pub server_reference: Option<ByteString>,
+    pub server_reference: Option<Arc<ByteString>>,
 }
 
 /// What the first bytes of a connection say about where it belongs.
@@ -114,32 +116,36 @@ fn packet_bytes_max(limits: &Limits) -> usize {
 
 /// One MQTT client.
 pub struct MqttConversation {
-    options: Box<MqttOptions>,
-    methods: Methods,
     link: Link,
-    decoder: Decoder,
+    server_reference: Option<Arc<ByteString>>,
+    /// Until there is a session.
+    opening: Option<Box<Opening>>,
+    session: Option<Box<Session>>,
+}
+
+/// What is needed up to the CONNECT.
+struct Opening {
+    options: MqttOptions,
+    methods: Methods,
     /// When the CONNECT must be there.
     connect_by: Tick,
     /// The first bytes were judged, and are a CONNECT.
     is_judged: bool,
-    session: Option<Box<Session>>,
 }
 
 impl MqttConversation {
     /// A conversation for a connection that was just accepted, or whose WebSocket handshake is done.
     #[must_use]
     pub fn new(options: MqttOptions) -> Self {
-        let limits = PacketLimits {
-            packet_bytes_max: packet_bytes_max(&options.limits),
-            items_max: ITEMS_MAX,
-        };
         Self {
             link: Link::new(options.transport, &options.limits),
-            decoder: Decoder::new(limits),
-            options: Box::new(options),
-            methods: auth::no_methods,
-            connect_by: Tick::default(),
-            is_judged: false,
+            server_reference: options.server_reference.clone(),
+            opening: Some(Box::new(Opening {
+                options,
+                methods: auth::no_methods,
+                connect_by: Tick::default(),
+                is_judged: false,
+            })),
             session: None,
         }
     }
@@ -151,24 +157,28 @@ impl MqttConversation {
     /// Judges the first bytes as the server did when it chose the shard. What it could not tell the session of must not
     /// open one here.
     fn judge_first(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) -> bool {
-        match first_packet(input, self.options.transport) {
+        let Some(opening) = self.opening.as_mut().filter(|it| !it.is_judged) else {
+            return true;
+        };
+        match first_packet(input, opening.options.transport) {
             FirstPacket::Incomplete => false,
             FirstPacket::Session(_) | FirstPacket::Anonymous => {
-                self.is_judged = true;
+                opening.is_judged = true;
                 true
             }
             FirstPacket::Refused => {
-                if self.link.is_websocket() {
-                    while self.link.unwrap_one(input, turn) {}
+                if self.link.stream.is_websocket() {
+                    while self.link.stream.unwrap_one(input, turn) {}
                 } else {
-                    self.link.held.unsplit(input.split());
+                    self.link.stream.held.unsplit(input.split());
                 }
-                let mut packets = std::mem::take(&mut self.link.held);
-                let last = match self.decoder.decode(&mut packets) {
-                    Err(violation) => violation.farewell(),
-                    Ok(_) => None,
+                let mut packets = std::mem::take(&mut self.link.stream.held);
+                let (text, last) = match self.link.decoder.decode(&mut packets) {
+                    Err(violation) => (violation.text(), violation.farewell()),
+                    Ok(_) => ("the first bytes are no CONNECT", None),
                 };
-                turn.commands.push(Command::Refused(RefusalCode::BadFrame));
+                let refusal = Refusal::new(RefusalCode::BadFrame, text);
+                turn.commands.push(Command::Refused(refusal));
                 self.link.dismiss(turn, last);
                 input.clear();
                 false
@@ -178,39 +188,39 @@ impl MqttConversation {
 
     /// Takes packets off the front of the bytes until they are used up, or have to wait.
     fn pump(&mut self, bytes: &mut BytesMut, turn: &mut Turn<'_>) {
-        while !self.link.has_ended() && !self.is_busy() {
-            match self.decoder.decode(bytes) {
+        while !self.link.stream.has_ended() && !self.is_busy() {
+            match self.link.decoder.decode(bytes) {
                 Ok(Some(packet)) => self.packet(packet, turn),
                 Ok(None) => break,
                 Err(violation) => self.violated(violation, turn),
             }
         }
-        if self.link.has_ended() {
+        if self.link.stream.has_ended() {
             bytes.clear();
         }
     }
 
     /// Takes what was held, once it need not wait any more.
     fn pump_held(&mut self, turn: &mut Turn<'_>) {
-        if self.link.held.is_empty() || self.is_busy() {
+        if self.link.stream.held.is_empty() || self.is_busy() {
             return;
         }
-        let mut held = std::mem::take(&mut self.link.held);
+        let mut held = std::mem::take(&mut self.link.stream.held);
         self.pump(&mut held, turn);
         if !held.is_empty() {
-            self.link.held = held;
+            self.link.stream.held = held;
         }
     }
 
     /// Takes what can be taken of the input, packet by packet and message by message, in their order.
     fn take(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
-        if !self.link.is_websocket() {
+        if !self.link.stream.is_websocket() {
             return self.pump(input, turn);
         }
         loop {
             self.pump_held(turn);
-            let waits = self.is_busy() && !self.link.has_ended();
-            if waits || !self.link.unwrap_one(input, turn) {
+            let waits = self.is_busy() && !self.link.stream.has_ended();
+            if waits || !self.link.stream.unwrap_one(input, turn) {
                 return;
             }
         }
@@ -218,13 +228,13 @@ impl MqttConversation {
 
     /// Takes input that had to wait, once it need not wait any more.
     fn take_waiting(&mut self, turn: &mut Turn<'_>) {
-        if self.is_busy() && !self.link.has_ended() {
+        if self.is_busy() && !self.link.stream.has_ended() {
             return;
         }
-        let mut waiting = std::mem::take(self.link.waiting());
+        let mut waiting = std::mem::take(self.link.stream.waiting());
         self.take(&mut waiting, turn);
         if !waiting.is_empty() {
-            *self.link.waiting() = waiting;
+            *self.link.stream.waiting() = waiting;
         }
     }
 
@@ -234,20 +244,27 @@ impl MqttConversation {
             ReasonCode::QuotaExceeded => RefusalCode::TooManySubscriptions,
             _ => RefusalCode::BadFrame,
         };
-        turn.commands.push(Command::Refused(code));
-        if self.session.is_some() && !self.link.is_welcome {
-            let why = farewell(violation.reason(), violation.text());
-            return self.link.disconnect(turn, why);
+        let refusal = Refusal::new(code, violation.text());
+        turn.commands.push(Command::Refused(refusal));
+        if self.session.is_none() {
+            return self.link.dismiss(turn, violation.farewell());
         }
-        self.link.dismiss(turn, violation.farewell());
+        let why = farewell(violation.reason(), violation.text());
+        self.link.say(turn, why);
+        self.link.dismiss(turn, None);
     }
 
     fn packet(&mut self, packet: Packet, turn: &mut Turn<'_>) {
         let link = &mut self.link;
         let Some(session) = &mut self.session else {
-            if let Packet::Connect(connect) = packet {
-                let (options, methods) = (&self.options, self.methods);
-                self.session = connect::connect(*connect, options, methods, link, turn);
+            if let (Packet::Connect(connect), Some(opening)) = (packet, &self.opening) {
+                let Opening {
+                    options, methods, ..
+                } = &**opening;
+                self.session = connect::connect(*connect, options, *methods, link, turn);
+                if self.session.is_some() {
+                    self.opening = None;
+                }
             }
             return;
         };
@@ -265,10 +282,13 @@ impl MqttConversation {
             Packet::Ack(kind, ack) => session.acknowledged(link, turn, kind, &ack),
             Packet::Subscribe(subscribe) => session.subscribe(link, turn, subscribe),
             Packet::Unsubscribe(unsubscribe) => session.unsubscribe(link, turn, unsubscribe),
-            Packet::Pingreq => link.pong(),
+            Packet::Pingreq => {
+                session.give_back();
+                link.pong();
+            }
             Packet::Disconnect(disconnect) => session.goodbye(link, turn, &disconnect),
             Packet::Auth(auth) => {
-                if let Some(exchange) = &mut session.exchange {
+                if let Some(exchange) = &mut session.unfinished.exchange {
                     let outcome = exchange.take(&auth);
                     return session.authenticate(link, turn, outcome);
                 }
@@ -279,25 +299,38 @@ impl MqttConversation {
         }
     }
 
+    /// Gives back the memory of what is finished.
+    fn give_back(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.give_back();
+        }
+    }
+
     /// What the end of every call has to do.
     fn finish(&mut self, turn: &mut Turn<'_>) {
         if let Some(session) = &mut self.session {
             session.settle(&mut self.link, turn);
         }
-        self.link.flush(turn);
-        if self.link.has_ended() && self.link.is_websocket() {
+        self.link.stream.flush(turn);
+        if self.link.stream.has_ended() && self.link.stream.is_websocket() {
             // The close frame is the last one, and the peer's is awaited.
             if let Some(session) = &mut self.session {
                 session.end_subscriptions(turn);
             }
         }
-        let open = !self.link.has_ended();
+        let open = !self.link.stream.has_ended();
         let session = match &self.session {
             Some(session) if open => session.wake(),
             Some(_) => None,
-            None => open.then_some(self.connect_by),
+            None => {
+                let opening = self.opening.as_ref().filter(|_| open);
+                opening.map(|it| it.connect_by)
+            }
         };
-        let wake = [self.link.wake(), session].into_iter().flatten().min();
+        let wake = [self.link.stream.wake(), session]
+            .into_iter()
+            .flatten()
+            .min();
         turn.wake = wake.or(turn.wake);
     }
 
@@ -328,7 +361,7 @@ impl MqttConversation {
             Event::Subscribed { tag, cursor, .. } => match Class::of(tag) {
                 Some(Class::Operation) => session.operation_granted(link, turn, cursor),
                 Some(Class::Main) => session.resumed(link, turn, cursor),
-                Some(Class::Extra) => session.extras.retain(|extra| extra.0 != tag),
+                Some(Class::Extra) => session.unfinished.extras.retain(|extra| extra.0 != tag),
                 _ => {}
             },
             Event::Unsubscribed { tag, .. } if Class::of(tag) == Some(Class::Operation) => {
@@ -349,7 +382,10 @@ impl MqttConversation {
                 let why = farewell(ReasonCode::SessionTakenOver, text);
                 link.disconnect(turn, why);
             }
-            // Counted by the hub; MQTT has no word for a gap.
+            // 3.1.1 has no place for it; the hub counts it.
+            Event::Gap { gap, .. } if session.client.version == Version::V5 => {
+                session.unfinished.gap.get_or_insert(gap);
+            }
             _ => {}
         }
     }
@@ -360,7 +396,7 @@ impl MqttConversation {
             refusal.code.title(),
             after.as_millis()
         );
-        let reference = self.options.server_reference.clone();
+        let reference = self.server_reference.as_deref().cloned();
         if self.session.is_none() {
             return self.link.end(turn);
         }
@@ -381,8 +417,14 @@ impl MqttConversation {
 
 /// Ends the connection of a client that broke a rule.
 fn misbehaved(link: &mut Link, turn: &mut Turn<'_>, reason: ReasonCode, text: &'static str) {
-    turn.commands.push(Command::Refused(RefusalCode::BadFrame));
-    link.disconnect(turn, farewell(reason, ByteString::from_static(text)));
+    let refusal = Refusal::new(RefusalCode::BadFrame, text);
+    refuse(link, turn, reason, refusal);
+}
+
+/// Ends the connection for a refusal of this conversation.
+fn refuse(link: &mut Link, turn: &mut Turn<'_>, reason: ReasonCode, refusal: Refusal) {
+    link.disconnect(turn, farewell(reason, refusal.detail.clone()));
+    turn.commands.push(Command::Refused(refusal));
 }
 
 const NOWHERE: tidings_types::Cursor = tidings_types::Cursor {
@@ -396,34 +438,37 @@ impl Conversation for MqttConversation {
     }
 
     fn opened(&mut self, turn: &mut Turn<'_>) {
-        self.link.opened(turn);
-        self.connect_by = turn.now.plus_ms(self.options.limits.handshake_ms_max);
+        self.link.stream.opened(turn);
+        if let Some(opening) = &mut self.opening {
+            let limit = opening.options.limits.handshake_ms_max;
+            opening.connect_by = turn.now.plus_ms(limit);
+        }
         self.finish(turn);
     }
 
     fn receive(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
-        if self.link.has_ended() && !self.link.is_websocket() {
+        if self.link.stream.has_ended() && !self.link.stream.is_websocket() {
             input.clear();
             return;
         }
         if let Some(session) = &mut self.session {
             session.heard = turn.now;
         }
-        if !self.is_judged && !self.link.has_ended() && !self.judge_first(input, turn) {
+        if !self.link.stream.has_ended() && !self.judge_first(input, turn) {
             return self.finish(turn);
         }
-        if self.link.waiting().is_empty() {
+        if self.link.stream.waiting().is_empty() {
             self.take(input, turn);
             if self.is_busy() && !input.is_empty() {
-                *self.link.waiting() = input.split();
+                *self.link.stream.waiting() = input.split();
             }
         } else {
-            self.link.waiting().extend_from_slice(input);
+            self.link.stream.waiting().extend_from_slice(input);
             input.clear();
             self.take_waiting(turn);
         }
-        let max = packet_bytes_max(&self.options.limits).saturating_add(HELD_BYTES_MAX);
-        if self.link.kept() > max {
+        let max = self.link.decoder.packet_bytes_max() + HELD_BYTES_MAX;
+        if self.link.stream.kept() > max {
             let text = "too much was sent ahead of an answer";
             misbehaved(&mut self.link, turn, ReasonCode::QuotaExceeded, text);
         }
@@ -431,8 +476,9 @@ impl Conversation for MqttConversation {
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        let is_traffic = matches!(event, Event::Published { .. } | Event::Held);
         match event {
-            Event::PeerFinished => self.link.peer_finished(),
+            Event::PeerFinished => self.link.stream.peer_finished(),
             Event::Closed => {
                 if let Some(session) = &mut self.session {
                     session.last_save(turn);
@@ -448,31 +494,38 @@ impl Conversation for MqttConversation {
             event => self.told(event, turn),
         }
         self.take_waiting(turn);
-        self.link.end_if_finished(turn, self.is_busy());
+        if self.link.stream.is_done(self.is_busy()) {
+            self.link.stream.finish(turn);
+        }
         self.finish(turn);
+        if !is_traffic {
+            self.give_back();
+        }
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
-        self.link.tick(turn);
-        if self.link.has_ended() {
+        self.give_back();
+        self.link.stream.tick(turn);
+        if self.link.stream.has_ended() {
             return self.finish(turn);
         }
         if let Some(session) = self.session.as_mut().filter(|_| turn.is_slow) {
             session.heard = turn.now;
         }
         let silent = |session: &Session| session.silent_at().is_some_and(|at| turn.now >= at);
+        let is_late = |opening: &Opening| turn.now >= opening.connect_by;
         match &self.session {
-            None if turn.now >= self.connect_by => {
-                turn.commands
-                    .push(Command::Refused(RefusalCode::RequestTimeout));
+            None if self.opening.as_deref().is_some_and(is_late) => {
+                let text = "no CONNECT came in time (limits.handshake_ms_max)";
+                let refusal = Refusal::new(RefusalCode::RequestTimeout, text);
+                turn.commands.push(Command::Refused(refusal));
                 self.link.end(turn);
             }
             Some(session) if silent(session) => {
-                turn.commands.push(Command::Refused(RefusalCode::Silent));
                 // MQTT-3.1.2-22.
                 let text = "nothing was heard for one and a half times the keep alive";
-                let why = farewell(ReasonCode::KeepAliveTimeout, text);
-                self.link.disconnect(turn, why);
+                let refusal = Refusal::new(RefusalCode::Silent, text);
+                refuse(&mut self.link, turn, ReasonCode::KeepAliveTimeout, refusal);
             }
             _ => {}
         }

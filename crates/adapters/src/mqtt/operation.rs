@@ -41,21 +41,22 @@ pub(super) enum Operation {
 
 impl Session {
     pub(super) fn subscribe(&mut self, link: &mut Link, turn: &mut Turn<'_>, subscribe: Subscribe) {
-        let mut diagnostics = Diagnostics::default();
-        let mut wishes: Vec<Wish> = subscribe
-            .subscriptions
-            .into_iter()
-            .map(|asked| Wish::new(asked, &mut diagnostics))
-            .collect();
-        let bad_filters = wishes.iter().filter(|wish| !wish.is_open()).count();
-        let counted = std::iter::repeat_with(|| Command::Refused(RefusalCode::BadFilter));
-        turn.commands.extend(counted.take(bad_filters));
+        let mut sentences = Vec::new();
+        let mut wishes = Vec::with_capacity(subscribe.subscriptions.len());
+        for asked in subscribe.subscriptions {
+            let (wish, refusal) = Wish::new(asked);
+            wishes.push(wish);
+            if let Some(refusal) = refusal {
+                explain(&mut sentences, refusal.detail.clone());
+                turn.commands.push(Command::Refused(refusal));
+            }
+        }
         let start = start_of(&subscribe.user_properties, &self.limits).unwrap_or_else(|refusal| {
-            turn.commands.push(Command::Refused(refusal.code));
             for wish in wishes.iter_mut().filter(|wish| wish.is_open()) {
                 wish.verdict = Some(ReasonCode::ImplementationSpecificError);
             }
-            explain(&mut diagnostics, refusal.detail);
+            explain(&mut sentences, refusal.detail.clone());
+            turn.commands.push(Command::Refused(refusal));
             None
         });
         let mut subscribing = Subscribing {
@@ -64,7 +65,7 @@ impl Session {
             start,
             cursor: None,
             wishes,
-            diagnostics,
+            sentences,
             step: Step::Together,
         };
         self.judge(turn, &mut subscribing);
@@ -97,13 +98,13 @@ impl Session {
                 continue;
             }
             if count == max {
-                turn.commands
-                    .push(Command::Refused(RefusalCode::TooManySubscriptions));
                 wish.verdict = Some(ReasonCode::QuotaExceeded);
                 let sentence = format!(
                     "the session has {max} subscriptions, as many as `limits.filters_per_subscription_max` permits"
                 );
-                explain(&mut subscribing.diagnostics, sentence);
+                explain(&mut subscribing.sentences, sentence.clone());
+                let refusal = Refusal::new(RefusalCode::TooManySubscriptions, sentence);
+                turn.commands.push(Command::Refused(refusal));
                 continue;
             }
             count += 1;
@@ -139,7 +140,7 @@ impl Session {
         } else {
             return self.save_operation(link, turn, asked);
         }
-        self.operation = Some(Box::new(Operation::Subscribe(asked)));
+        self.unfinished.operation = Some(Box::new(Operation::Subscribe(asked)));
     }
 
     fn save_operation(
@@ -149,7 +150,7 @@ impl Session {
         mut asked: Box<Subscribing>,
     ) {
         asked.step = Step::Saving;
-        self.operation = Some(Box::new(Operation::Subscribe(asked)));
+        self.unfinished.operation = Some(Box::new(Operation::Subscribe(asked)));
         self.after_save(link, turn, After::Operation);
     }
 
@@ -174,7 +175,7 @@ impl Session {
         turn: &mut Turn<'_>,
         cursor: Cursor,
     ) {
-        match self.operation.take().map(|operation| *operation) {
+        match self.unfinished.operation.take().map(|operation| *operation) {
             Some(Operation::Subscribe(asked)) => self.granted(link, turn, asked, cursor),
             Some(Operation::Unsubscribe { unsuback, awaited }) => {
                 self.unsubscribed_one(link, turn, unsuback, awaited);
@@ -214,7 +215,11 @@ impl Session {
             }
             Step::History(key) => {
                 asked.cursor = Some(cursor);
-                let found = self.catch_ups.iter_mut().find(|it| it.key == key);
+                let found = self
+                    .unfinished
+                    .catch_ups
+                    .iter_mut()
+                    .find(|it| it.key == key);
                 if let Some(catch_up) = found {
                     catch_up.position = cursor.offset;
                 }
@@ -252,7 +257,10 @@ impl Session {
                 options: wish.options,
                 id,
                 since,
-                share: wish.group.clone().map(|group| Share { group, key: None }),
+                share: wish
+                    .group
+                    .clone()
+                    .map(|group| Box::new(Share { group, key: None })),
             });
         }
     }
@@ -277,7 +285,7 @@ impl Session {
         turn: &mut Turn<'_>,
         refusal: &Refusal,
     ) {
-        match self.operation.take().map(|operation| *operation) {
+        match self.unfinished.operation.take().map(|operation| *operation) {
             Some(Operation::Subscribe(asked)) => self.not_granted(link, turn, asked, refusal),
             Some(Operation::Unsubscribe { .. }) => {
                 connect::fail(link, turn, refusal);
@@ -344,10 +352,13 @@ impl Session {
 
     /// The session is saved: answers, and begins with the retained messages.
     pub(super) fn answer_operation(&mut self, link: &mut Link, turn: &mut Turn<'_>) {
-        match self.operation.take().map(|operation| *operation) {
+        match self.unfinished.operation.take().map(|operation| *operation) {
             Some(Operation::Subscribe(asked)) => {
                 let reason = |wish: &Wish| wish.verdict.unwrap_or(ReasonCode::UnspecifiedError);
-                let mut diagnostics = asked.diagnostics.clone();
+                let mut diagnostics = Diagnostics::default();
+                if !asked.sentences.is_empty() {
+                    diagnostics.reason_string = Some(asked.sentences.join("; ").into());
+                }
                 diagnostics
                     .user_properties
                     .extend(asked.cursor.map(|cursor| {
@@ -389,12 +400,16 @@ impl Session {
             };
             let (reason, gone) = self.remove_filter(group.as_deref(), &filter);
             reasons.push(reason);
-            match gone.map(|filter| filter.share) {
+            match gone.map(|filter| filter.share.map(|share| share.key)) {
                 Some(None) => is_smaller = true,
-                Some(Some(Share { key: Some(key), .. })) => {
+                Some(Some(Some(key))) => {
                     awaited += 1;
                     let tag = self.tag(Class::Operation);
-                    turn.commands.push(Command::Unsubscribe { tag, key });
+                    turn.commands.push(Command::Unsubscribe {
+                        tag,
+                        key,
+                        forget: false,
+                    });
                 }
                 _ => {}
             }
@@ -419,7 +434,7 @@ impl Session {
     ) {
         let awaited = awaited.saturating_sub(1);
         let operation = Operation::Unsubscribe { unsuback, awaited };
-        self.operation = Some(Box::new(operation));
+        self.unfinished.operation = Some(Box::new(operation));
         if awaited == 0 {
             self.after_save(link, turn, After::Operation);
         }
@@ -449,11 +464,11 @@ impl Session {
         let Some(upto) = main.map(|it| it.offset).max() else {
             return;
         };
-        self.former.retain(|former| former.text != *text);
-        if self.former.len() == FORMER_MAX {
-            self.former.remove(0);
+        self.unfinished.former.retain(|former| former.text != *text);
+        if self.unfinished.former.len() == FORMER_MAX {
+            self.unfinished.former.remove(0);
         }
-        self.former.push(Former {
+        self.unfinished.former.push(Former {
             text: text.clone(),
             upto,
         });

@@ -32,13 +32,15 @@ pub(super) enum After {
     Pubcomp(PacketId),
 }
 
-/// What is saved, and what waits for it.
-#[derive(Default)]
-pub(super) struct Saving {
-    pub(super) under_way: Option<(Tag, Vec<After>)>,
-    pub(super) next: Vec<After>,
-    pub(super) dirty: bool,
-    pub(super) due: Option<Tick>,
+/// What is to be saved without anybody's waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Saving {
+    /// Nothing changed since the last save.
+    Nothing,
+    /// Something changed.
+    Changed,
+    /// The same, and it is saved at this time at the latest.
+    Due(Tick),
 }
 
 /// A frame that is sent on `Saved`, or in the hub's own time.
@@ -65,17 +67,21 @@ impl Session {
             delivered: self.delivered,
             last_id: self.window.last_id(),
             filters: self.filters.clone(),
-            former: self.former.clone(),
+            former: self.unfinished.former.clone(),
             exchanges: self.window.iter().copied().collect(),
-            inbound: self.inbound.clone(),
-            catch_ups: self.catch_ups.iter().filter_map(CatchUp::save).collect(),
+            inbound: self.unfinished.inbound.clone(),
+            catch_ups: self
+                .unfinished
+                .catch_ups
+                .iter()
+                .filter_map(CatchUp::save)
+                .collect(),
         }
     }
 
     /// What there is to save, which then counts as saved.
     pub(super) fn save(&mut self, is_closed: bool) -> SessionSave {
-        self.saving.dirty = false;
-        self.saving.due = None;
+        self.saving = Saving::Nothing;
         let will = self.client.will.as_deref().cloned();
         let will = will.filter(|_| !self.said_goodbye);
         self.was_saved = true;
@@ -97,14 +103,16 @@ impl Session {
 
     /// Something changed that may be saved a moment later.
     pub(super) fn touch(&mut self) {
-        self.saving.dirty = true;
+        if self.saving == Saving::Nothing {
+            self.saving = Saving::Changed;
+        }
     }
 
     /// Does something once the session, as it is now, is saved; at once if it is not kept.
     pub(super) fn after_save(&mut self, link: &mut Link, turn: &mut Turn<'_>, after: After) {
         let is_kept = self.client.will.is_some() || self.was_saved;
         if self.is_persistent() || (after == After::Resume && is_kept) {
-            self.saving.next.push(after);
+            self.unfinished.next.push(after);
         } else {
             self.carry_out(link, turn, after);
         }
@@ -112,7 +120,7 @@ impl Session {
 
     /// The session is saved.
     pub(super) fn saved(&mut self, link: &mut Link, turn: &mut Turn<'_>, tag: Tag) {
-        let Some((_, afters)) = self.saving.under_way.take_if(|it| it.0 == tag) else {
+        let Some((_, afters)) = self.unfinished.under_way.take_if(|it| it.0 == tag) else {
             return;
         };
         for after in afters {
@@ -125,7 +133,7 @@ impl Session {
             After::Resume => self.resume(link, turn),
             After::Operation => self.answer_operation(link, turn),
             After::Release(count) => {
-                self.held_for_save -= count;
+                self.unfinished.held_for_save -= count;
                 self.release_held(link, turn, count);
             }
             After::Pubrel(id) => {
@@ -141,14 +149,14 @@ impl Session {
 
     /// The hub said that what it offered is through: sends what was held, in order.
     pub(super) fn held(&mut self, link: &mut Link, turn: &mut Turn<'_>) {
-        let count = self.held.len() - self.held_for_save;
+        let count = self.unfinished.held.len() - self.unfinished.held_for_save;
         if count == 0 {
             return;
         }
-        let fresh = self.held.range(self.held_for_save..);
+        let fresh = self.unfinished.held.range(self.unfinished.held_for_save..);
         let needs_save = self.is_persistent() && fresh.into_iter().any(|held| held.needs_save);
-        if needs_save || self.held_for_save > 0 {
-            self.held_for_save += count;
+        if needs_save || self.unfinished.held_for_save > 0 {
+            self.unfinished.held_for_save += count;
             self.after_save(link, turn, After::Release(count));
         } else {
             self.release_held(link, turn, count);
@@ -156,38 +164,38 @@ impl Session {
     }
 
     fn release_held(&mut self, link: &mut Link, turn: &mut Turn<'_>, count: usize) {
-        let held: Vec<Held> = self.held.drain(..count).collect();
+        let held: Vec<Held> = self.unfinished.held.drain(..count).collect();
         for held in held {
-            self.held_bytes -= held.bytes();
+            self.unfinished.held_bytes -= held.bytes();
             turn.commands.extend(held.acknowledge);
             let frames = held.frames.into_iter().filter(|frame| !frame.is_empty());
-            link.put(turn, frames);
+            link.stream.put(turn, frames);
         }
-        give_back(&mut self.held);
+        give_back(&mut self.unfinished.held);
         self.unblock(turn, true);
     }
 
     pub(super) fn save_if_due(&mut self, turn: &mut Turn<'_>) {
-        if self.saving.under_way.is_none() && !self.saving.next.is_empty() {
+        if self.unfinished.under_way.is_none() && !self.unfinished.next.is_empty() {
             let tag = self.tag(Class::Save);
             let save = self.save(false);
-            let afters = std::mem::take(&mut self.saving.next);
-            self.saving.under_way = Some((tag, afters));
+            let afters = std::mem::take(&mut self.unfinished.next);
+            self.unfinished.under_way = Some((tag, afters));
             turn.commands.push(Command::SaveSession {
                 tag: Some(tag),
                 save,
             });
         }
-        if !self.saving.dirty || !self.is_persistent() {
+        if !self.is_persistent() {
             return;
         }
-        match self.saving.due {
-            None => self.saving.due = Some(turn.now.plus_ms(LAZY_SAVE_MS)),
-            Some(due) if turn.now >= due => {
+        match self.saving {
+            Saving::Changed => self.saving = Saving::Due(turn.now.plus_ms(LAZY_SAVE_MS)),
+            Saving::Due(due) if turn.now >= due => {
                 let save = self.save(false);
                 turn.commands.push(Command::SaveSession { tag: None, save });
             }
-            Some(_) => {}
+            Saving::Nothing | Saving::Due(_) => {}
         }
     }
 
@@ -198,7 +206,7 @@ impl Session {
             return;
         }
         // What a work queue gave and was not sent goes to another member.
-        for held in std::mem::take(&mut self.held) {
+        for held in std::mem::take(&mut self.unfinished.held) {
             if let (Some(id), true) = (held.id, held.acknowledge.is_some()) {
                 self.window.end(id);
             }

@@ -1,22 +1,21 @@
 //! One client's session while it is connected: what all parts of the conversation share.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use bytestring::ByteString;
 use tidings_ports::{Expiry, SubscriptionKey, Tag, Tick, Turn, Will};
 use tidings_types::{Cursor, Limits, Offset};
 
 use super::alias::{InboundAliases, OutboundAliases};
-use super::auth::Exchange;
 use super::catch_up::CatchUp;
-use super::codec::{Ack, AckKind, Connack, PacketId, ReasonCode, Version};
+use super::codec::{Ack, AckKind, ReasonCode, Version};
 use super::filters::{Filter, FilterSerial};
-use super::inbound::PendingAck;
 use super::link::Link;
-use super::operation::Operation;
-use super::saving::{Held, Saving};
-use super::state::{Former, Inbound, State};
+use super::on_demand::OnDemand;
+use super::saving::Saving;
+use super::state::State;
+use super::unfinished::Unfinished;
 use super::window::Window;
 
 /// The session's ordinary subscriptions in the hub.
@@ -77,14 +76,12 @@ pub(super) enum Stage {
 pub(super) struct Client {
     pub(super) version: Version,
     pub(super) is_websocket: bool,
-    pub(super) id: ByteString,
-    pub(super) clean_start: bool,
     /// How long it may be silent; `None` is for ever.
-    pub(super) silence_ms_max: Option<u64>,
+    pub(super) silence_ms_max: Option<NonZeroU32>,
     pub(super) expiry: Expiry,
     pub(super) will: Option<Box<Will>>,
     /// How many messages it has unacknowledged at most.
-    pub(super) quota: usize,
+    pub(super) quota: u16,
 }
 
 /// Lists of this length at most stay allocated when they are empty.
@@ -124,9 +121,6 @@ pub(super) struct Session {
     pub(super) limits: Arc<Limits>,
     pub(super) client: Client,
     pub(super) stage: Stage,
-    /// The answer to the CONNECT, until it is sent.
-    pub(super) connack: Option<Box<Connack>>,
-    pub(super) exchange: Option<Box<Exchange>>,
     /// When the client last sent a byte.
     pub(super) heard: Tick,
     last_tag: u64,
@@ -134,42 +128,25 @@ pub(super) struct Session {
     last_serial: u32,
 
     pub(super) filters: Vec<Filter>,
-    pub(super) former: Vec<Former>,
     pub(super) main: Main,
     pub(super) delivered: Option<Cursor>,
     pub(super) recovered: Recovered,
-    pub(super) catch_ups: Vec<CatchUp>,
-    pub(super) operation: Option<Box<Operation>>,
-    /// Catch-ups and shared subscriptions that the hub has not answered.
-    pub(super) extras: Vec<(Tag, SubscriptionKey)>,
+    /// What is under way.
+    pub(super) unfinished: OnDemand<Unfinished>,
 
     pub(super) window: Window,
-    /// Messages of `QoS` 2 that are gone, but may be known to the client.
-    pub(super) pubrels_due: Vec<PacketId>,
-    /// Subscriptions that stopped because the window, or what is held, was full.
-    pub(super) blocked: Vec<SubscriptionKey>,
-    /// Subscriptions that were ended behind a WebSocket's close frame.
-    pub(super) unsubscribed: Vec<SubscriptionKey>,
-    pub(super) held: VecDeque<Held>,
-    pub(super) held_bytes: usize,
-    /// How many of the held wait for a save that is asked for.
-    pub(super) held_for_save: usize,
     pub(super) outbound_aliases: Option<Box<OutboundAliases>>,
 
-    pub(super) inbound: Vec<Inbound>,
-    pub(super) acks: VecDeque<PendingAck>,
     /// Publishes of `QoS` 0 that wait for their receipt.
-    pub(super) publishing0: usize,
+    pub(super) publishing0: u32,
     /// Messages of `QoS` 1 and 2 of this connection that are not acknowledged to the end.
-    pub(super) receiving: usize,
+    pub(super) receiving: u32,
     /// In front of the keys of messages of `QoS` 2, with a number behind it.
     pub(super) nonce: u64,
     pub(super) keyed: u64,
-    pub(super) inbound_aliases: InboundAliases,
+    pub(super) inbound_aliases: Option<Box<InboundAliases>>,
 
     pub(super) saving: Saving,
-    /// When subscriptions that stopped are let go on.
-    nudge: Option<Tick>,
     /// The client said goodbye, so that there is no will.
     pub(super) said_goodbye: bool,
     /// Another connection has the session.
@@ -184,37 +161,23 @@ impl Session {
             limits,
             client,
             stage: Stage::Opening,
-            connack: None,
-            exchange: None,
             heard: turn.now,
             last_tag: 0,
             last_key: MAIN.0,
             last_serial: 0,
             filters: Vec::new(),
-            former: Vec::new(),
             main: Main::default(),
             delivered: None,
             recovered: Recovered::No,
-            catch_ups: Vec::new(),
-            operation: None,
-            extras: Vec::new(),
+            unfinished: OnDemand::default(),
             window: Window::default(),
-            pubrels_due: Vec::new(),
-            unsubscribed: Vec::new(),
-            blocked: Vec::new(),
-            held: VecDeque::new(),
-            held_bytes: 0,
-            held_for_save: 0,
             outbound_aliases: None,
-            inbound: Vec::new(),
-            acks: VecDeque::new(),
             publishing0: 0,
             receiving: 0,
             nonce: turn.random,
             keyed: 0,
-            inbound_aliases: InboundAliases::default(),
-            saving: Saving::default(),
-            nudge: None,
+            inbound_aliases: None,
+            saving: Saving::Nothing,
             said_goodbye: false,
             is_taken_over: false,
             was_saved: false,
@@ -231,7 +194,7 @@ impl Session {
         match self.stage {
             Stage::Authenticating => false,
             Stage::Opening | Stage::Resuming => true,
-            Stage::Open => self.operation.is_some() || self.publishes_too_much(),
+            Stage::Open => self.unfinished.operation.is_some() || self.publishes_too_much(),
         }
     }
 
@@ -239,10 +202,11 @@ impl Session {
     /// disconnected.
     fn publishes_too_much(&self) -> bool {
         let max = self.receive_maximum();
-        let acknowledged = self.acks.len();
+        let acknowledged = self.unfinished.acks.len();
+        let publishing0 = self.publishing0 as usize;
         match self.client.version {
-            Version::V3 | Version::V4 => acknowledged + self.publishing0 >= max,
-            Version::V5 => self.publishing0 >= max || acknowledged > 2 * max,
+            Version::V3 | Version::V4 => acknowledged + publishing0 >= max,
+            Version::V5 => publishing0 >= max || acknowledged > 2 * max,
         }
     }
 
@@ -261,7 +225,7 @@ impl Session {
             };
             if key != MAIN
                 && !self.filters.iter().any(in_use)
-                && self.catch_ups.iter().all(|it| it.key != key)
+                && self.unfinished.catch_ups.iter().all(|it| it.key != key)
             {
                 return key;
             }
@@ -277,17 +241,24 @@ impl Session {
     pub(super) fn adopt(&mut self, state: State) {
         self.last_serial = state.filters.len() as u32;
         self.filters = state.filters;
-        self.former = state.former;
+        self.unfinished.former = state.former;
         self.delivered = state.delivered;
         self.window = Window::restore(state.exchanges, state.last_id);
         self.window.forget_shared();
-        self.inbound = state.inbound;
+        self.unfinished.inbound = state.inbound;
         self.recovered = if state.is_closed {
             Recovered::No
         } else {
             Recovered::Yes
         };
-        self.catch_ups = state.catch_ups.into_iter().map(CatchUp::restore).collect();
+        self.unfinished.catch_ups = state.catch_ups.into_iter().map(CatchUp::restore).collect();
+    }
+
+    /// Gives back the memory of what is finished. Not after each message: a client that has just sent or received one
+    /// has the next one soon.
+    pub(super) fn give_back(&mut self) {
+        self.unfinished.give_back_if(Unfinished::is_empty);
+        self.window.give_back();
     }
 
     /// At the end of every call: does what became due.
@@ -296,8 +267,10 @@ impl Session {
         {
             return;
         }
-        for id in std::mem::take(&mut self.pubrels_due) {
-            link.ack(turn, AckKind::Pubrel, &Ack::new(id, ReasonCode::Success));
+        if !self.unfinished.pubrels_due.is_empty() {
+            for id in std::mem::take(&mut self.unfinished.pubrels_due) {
+                link.ack(turn, AckKind::Pubrel, &Ack::new(id, ReasonCode::Success));
+            }
         }
         self.reframe(link, turn);
         self.nudge_if_due(turn);
@@ -305,21 +278,25 @@ impl Session {
     }
 
     fn nudge_if_due(&mut self, turn: &mut Turn<'_>) {
-        match (self.nudge, self.nudge_ms()) {
-            (_, None) => self.nudge = None,
-            (None, Some(ms)) => self.nudge = Some(turn.now.plus_ms(ms)),
+        match (self.unfinished.nudge, self.nudge_ms()) {
+            (Some(_), None) => self.unfinished.nudge = None,
+            (None, Some(ms)) => self.unfinished.nudge = Some(turn.now.plus_ms(ms)),
             (Some(at), Some(_)) if turn.now >= at => {
-                self.nudge = None;
+                self.unfinished.nudge = None;
                 self.unblock(turn, true);
             }
-            (Some(_), Some(_)) => {}
+            _ => {}
         }
     }
 
     /// When something is to be done without anybody's doing.
     pub(super) fn wake(&self) -> Option<Tick> {
         let silent = self.silent_at();
-        [silent, self.saving.due, self.nudge]
+        let save = match self.saving {
+            Saving::Due(due) => Some(due),
+            Saving::Nothing | Saving::Changed => None,
+        };
+        [silent, save, self.unfinished.nudge]
             .into_iter()
             .flatten()
             .min()
@@ -328,6 +305,6 @@ impl Session {
     /// When the client has been silent for too long.
     pub(super) fn silent_at(&self) -> Option<Tick> {
         let max = self.client.silence_ms_max?;
-        Some(self.heard.plus_ms(max))
+        Some(self.heard.plus_ms(max.get().into()))
     }
 }

@@ -228,10 +228,10 @@ fn read_filter(input: &mut Input<'_>, serial: FilterSerial) -> Option<Filter> {
     let since = Offset(input.varint()?);
     let mut share = None;
     if input.u8()? != 0 {
-        share = Some(Share {
+        share = Some(Box::new(Share {
             group: input.text()?.into(),
             key: None,
-        });
+        }));
     }
     Some(Filter {
         serial,

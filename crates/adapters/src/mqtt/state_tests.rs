@@ -30,9 +30,11 @@ fn filters() -> impl Strategy<Value = Vec<Filter>> {
                     },
                     id: id.and_then(SubscriptionId::new),
                     since: Offset(since),
-                    share: group.map(|group| Share {
-                        group: group.into(),
-                        key: None,
+                    share: group.map(|group| {
+                        Box::new(Share {
+                            group: group.into(),
+                            key: None,
+                        })
                     }),
                 },
             )

@@ -2,11 +2,11 @@
 
 use bytestring::ByteString;
 use tidings_ports::{Start, SubscriptionKey};
-use tidings_types::{Cursor, Limits, Offset, Refusal, TopicFilter};
+use tidings_types::{Cursor, Limits, Offset, Refusal, RefusalCode, TopicFilter};
 
 use super::codec::{
-    Diagnostics, PacketId, ReasonCode, RequestedFilter, RequestedSubscription, RetainHandling,
-    SubscriptionId, SubscriptionOptions, UserProperties,
+    PacketId, ReasonCode, RequestedFilter, RequestedSubscription, RetainHandling, SubscriptionId,
+    SubscriptionOptions, UserProperties,
 };
 use super::filters::Filter;
 use super::state::Target;
@@ -14,6 +14,11 @@ use crate::query::{parse_last, parse_start};
 
 /// The user property of a SUBSCRIBE that says where to start.
 const AFTER_PROPERTY: &str = "tidings-after";
+
+/// How many of the refused filters of a SUBSCRIBE the reason string tells of.
+const SENTENCES_MAX: usize = 3;
+/// How many characters of a filter that is none the reason string shows.
+const SHOWN_MAX: usize = 80;
 
 /// A SUBSCRIBE under way.
 pub(super) struct Subscribing {
@@ -24,7 +29,8 @@ pub(super) struct Subscribing {
     /// The position after which the first message that is due to an ordinary filter stands.
     pub(super) cursor: Option<Cursor>,
     pub(super) wishes: Vec<Wish>,
-    pub(super) diagnostics: Diagnostics,
+    /// What is wrong with it: the reason string.
+    pub(super) sentences: Vec<String>,
     pub(super) step: Step,
 }
 
@@ -57,7 +63,8 @@ pub(super) enum Step {
 }
 
 impl Wish {
-    pub(super) fn new(asked: RequestedSubscription, subscribing: &mut Diagnostics) -> Self {
+    /// A wish, and why it cannot be one here.
+    pub(super) fn new(asked: RequestedSubscription) -> (Self, Option<Refusal>) {
         let (group, filter) = match asked.filter {
             RequestedFilter::Plain(filter) => (None, filter),
             RequestedFilter::Share { group, filter } => (Some(group), filter),
@@ -70,14 +77,17 @@ impl Wish {
             position: None,
             verdict: None,
         };
-        match filter {
-            Ok(text) => wish.text = Some(text),
-            Err(unfit) => {
-                wish.verdict = Some(ReasonCode::TopicFilterInvalid);
-                explain(subscribing, unfit.error.to_string());
+        let unfit = match filter {
+            Ok(text) => {
+                wish.text = Some(text);
+                return (wish, None);
             }
-        }
-        wish
+            Err(unfit) => unfit,
+        };
+        wish.verdict = Some(ReasonCode::TopicFilterInvalid);
+        let shown: String = unfit.text.escape_debug().take(SHOWN_MAX).collect();
+        let detail = format!("`{shown}`: {}", unfit.error);
+        (wish, Some(Refusal::new(RefusalCode::BadFilter, detail)))
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -89,10 +99,10 @@ impl Wish {
     }
 }
 
-/// The first sentence is the one that is told.
-pub(super) fn explain(diagnostics: &mut Diagnostics, sentence: String) {
-    if diagnostics.reason_string.is_none() {
-        diagnostics.reason_string = Some(sentence.into());
+/// The first sentences are those that are told, each once.
+pub(super) fn explain(sentences: &mut Vec<String>, sentence: String) {
+    if sentences.len() < SENTENCES_MAX && !sentences.contains(&sentence) {
+        sentences.push(sentence);
     }
 }
 
@@ -108,10 +118,21 @@ pub(super) fn start_of(
     let Some((_, value)) = found else {
         return Ok(None);
     };
-    match value.strip_prefix("last:") {
-        Some(count) => parse_last(count, limits.last_messages_max).map(Some),
-        None => parse_start(value).map(Some),
-    }
+    let max = limits.last_messages_max;
+    let (start, detail) = match value.strip_prefix("last:") {
+        Some(count) => (
+            parse_last(count, max),
+            format!(
+                "`tidings-after` has no number behind `last:`: pass a whole one from 0 to {max} (limits.last_messages_max)"
+            ),
+        ),
+        None => (
+            parse_start(value),
+            "`tidings-after` is not a cursor: pass one exactly as a `tidings-cursor` carried it, or `earliest`, `latest`, `retained` or `last:N`".to_owned(),
+        ),
+    };
+    let refused = |refusal: Refusal| Refusal::new(refusal.code, detail);
+    start.map(Some).map_err(refused)
 }
 
 impl Subscribing {
@@ -182,7 +203,7 @@ impl Subscribing {
         for at in places {
             self.wishes[*at].verdict = Some(reason);
         }
-        explain(&mut self.diagnostics, refusal.detail.clone());
+        explain(&mut self.sentences, refusal.detail.clone());
     }
 
     /// A share that stands there twice is asked for once.

@@ -59,9 +59,13 @@ impl Session {
             self.alter_main(turn, class, Vec::new());
         } else {
             self.main.is_there = false;
-            self.blocked.retain(|key| *key != MAIN);
+            self.unfinished.blocked.retain(|key| *key != MAIN);
             let tag = self.tag(class);
-            turn.commands.push(Command::Unsubscribe { tag, key: MAIN });
+            turn.commands.push(Command::Unsubscribe {
+                tag,
+                key: MAIN,
+                forget: false,
+            });
         }
         true
     }
@@ -86,7 +90,7 @@ impl Session {
     ) {
         let tag = self.tag(class);
         if class == Class::Extra {
-            self.extras.push((tag, key));
+            self.unfinished.extras.push((tag, key));
         }
         turn.commands.push(Command::Subscribe {
             tag,
@@ -97,9 +101,10 @@ impl Session {
             echo: true,
             until: Until::Ended,
             group: Some(Group {
-                name: format!("mqtt/$share/{group}/{text}").into(),
-                prefetch: u32::try_from(self.client.quota).unwrap_or(u32::MAX),
+                name: Group::shared_name(group, text),
+                prefetch: self.client.quota.into(),
                 expiry: self.client.expiry,
+                ack_timeout: None,
             }),
         });
     }
@@ -129,7 +134,8 @@ impl Session {
         };
         // A session that is kept has to know its position, also in messages of QoS 0.
         self.client.expiry == Expiry::WithConnection
-            && self.catch_ups.is_empty()
+            && self.unfinished.catch_ups.is_empty()
+            && self.unfinished.gap.is_none()
             && self.outbound_aliases.is_none()
             && wire.packet_bytes_max == u32::MAX
             && self
@@ -152,10 +158,10 @@ impl Session {
 
     /// Changes between shared frames and own ones when it is time.
     pub(super) fn reframe(&mut self, link: &Link, turn: &mut Turn<'_>) {
-        if self.stage != Stage::Open || !self.main.is_there || link.has_ended() {
+        if self.stage != Stage::Open || !self.main.is_there || link.stream.has_ended() {
             return;
         }
-        let wants_shared = self.operation.is_none() && self.wants_shared(link.wire);
+        let wants_shared = self.unfinished.operation.is_none() && self.wants_shared(link.wire);
         if wants_shared != self.main.is_shared {
             self.main.is_shared = wants_shared;
             self.alter_main(turn, Class::Main, Vec::new());
@@ -166,16 +172,20 @@ impl Session {
     pub(super) fn end_subscriptions(&mut self, turn: &mut Turn<'_>) {
         let shares = self.filters.iter().filter_map(|it| it.share.as_ref());
         let mut keys: Vec<SubscriptionKey> = shares.filter_map(|share| share.key).collect();
-        keys.extend(self.catch_ups.iter().map(|it| it.key));
+        keys.extend(self.unfinished.catch_ups.iter().map(|it| it.key));
         if self.main.is_there {
             keys.push(MAIN);
         }
         // Each once: they stay in the session's lists, for the last save.
-        keys.retain(|key| !self.unsubscribed.contains(key));
+        keys.retain(|key| !self.unfinished.unsubscribed.contains(key));
         for key in keys {
             let tag = self.tag(Class::Ignored);
-            turn.commands.push(Command::Unsubscribe { tag, key });
-            self.unsubscribed.push(key);
+            turn.commands.push(Command::Unsubscribe {
+                tag,
+                key,
+                forget: false,
+            });
+            self.unfinished.unsubscribed.push(key);
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidings_ports::{
     Command, Conversation, Delivery, Ending, Event, Expiry, Framed, Framing, SessionSave, Start,
-    SubscriptionKey, Tag, Tick, Turn, Until, Will,
+    SubscriptionKey, Tag, Tick, Turn, Until, Verdict, Will,
 };
 use tidings_types::message::Place;
 use tidings_types::{
@@ -323,10 +323,12 @@ impl World {
 
     fn carry_out(&mut self, peer: &mut Peer, command: Command) {
         match command {
-            Command::Publish { tag, drafts, save } => self.publish_for(peer, tag, drafts, save),
+            Command::Publish {
+                tag, drafts, save, ..
+            } => self.publish_for(peer, tag, drafts, save),
             Command::Subscribe { .. } => self.subscribe_for(peer, command),
             Command::Alter { .. } => self.alter_for(peer, command),
-            Command::Unsubscribe { tag, key } => {
+            Command::Unsubscribe { tag, key, .. } => {
                 peer.trace.push(format!("unsubscribe {}", key.0));
                 peer.subscriptions.remove(&key);
                 self.tell(peer, Event::Unsubscribed { tag, key });
@@ -336,8 +338,10 @@ impl World {
                     subscription.is_blocked = false;
                 }
             }
-            Command::Ack { offset, .. } => peer.acked.push(offset),
-            Command::Nack { .. } => {}
+            Command::Settle { settle, .. } if settle.verdict == Verdict::Ack => {
+                peer.acked.push(settle.offset);
+            }
+            Command::Settle { .. } => {}
             Command::OpenSession { tag, name, fresh } => {
                 if fresh {
                     self.latest.remove(&name);
@@ -348,7 +352,8 @@ impl World {
                 self.tell(peer, Event::Session { tag, state });
             }
             Command::SaveSession { tag, save } => self.save_for(peer, tag, save),
-            Command::Refused(code) => peer.trace.push(format!("refused {}", code.slug())),
+            Command::Refused(it) => peer.trace.push(format!("refused {}", it.code.slug())),
+            Command::Dropped(it) => peer.trace.push(format!("dropped {}", it.code.slug())),
         }
     }
 

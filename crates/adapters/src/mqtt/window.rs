@@ -6,7 +6,7 @@ use tidings_ports::SubscriptionKey;
 use tidings_types::Offset;
 
 use super::codec::{PacketId, Qos};
-use super::session::give_back;
+use super::on_demand::{Empty, OnDemand};
 
 /// How far an exchange is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +48,38 @@ pub(super) struct Exchange {
     pub(super) sent: bool,
 }
 
+impl Empty for VecDeque<Exchange> {
+    const EMPTY: &'static Self = &VecDeque::new();
+}
+
 /// The exchanges of a session, in the order in which they began.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
-    exchanges: VecDeque<Exchange>,
+    exchanges: OnDemand<VecDeque<Exchange>>,
     /// The last packet identifier that was given out.
     last_id: u16,
     /// How many of them were sent on this connection.
-    in_flight: usize,
+    in_flight: u32,
 }
 
 impl Window {
     /// Takes up a session's window on a new connection: nothing is sent yet.
     pub(super) fn restore(exchanges: Vec<Exchange>, last_id: u16) -> Self {
         Self {
-            exchanges: exchanges.into(),
+            exchanges: VecDeque::from(exchanges).into(),
             last_id,
             in_flight: 0,
         }
+    }
+
+    /// Gives memory back if there is no exchange.
+    pub(super) fn give_back(&mut self) {
+        self.exchanges.give_back_if(VecDeque::is_empty);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_allocated(&self) -> bool {
+        self.exchanges.is_allocated()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Exchange> {
@@ -82,7 +96,7 @@ impl Window {
 
     /// How many messages the client has to acknowledge.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight as usize
     }
 
     /// A packet identifier that is not in use; `None` if all are.
@@ -133,7 +147,6 @@ impl Window {
         if exchange.sent {
             self.in_flight -= 1;
         }
-        give_back(&mut self.exchanges);
         Some(exchange)
     }
 
@@ -146,7 +159,7 @@ impl Window {
 
     /// Whether something is to be sent again.
     pub(super) fn has_unsent(&self) -> bool {
-        self.in_flight < self.exchanges.len()
+        self.in_flight() < self.exchanges.len()
     }
 
     /// The next exchange of this message that is to be sent again.
@@ -175,7 +188,7 @@ impl Window {
         self.exchanges
             .retain(|it| !(gone(it) && it.qos == Qos::AtLeastOnce));
         let mut released = Vec::new();
-        for exchange in &mut self.exchanges {
+        for exchange in self.exchanges.iter_mut() {
             if gone(exchange) {
                 exchange.step = Step::Released;
                 exchange.sent = true;
@@ -189,7 +202,7 @@ impl Window {
     /// The exchanges whose PUBREL is to be sent again, in their order (MQTT-4.4.0-1); they count as sent.
     pub(super) fn resume_released(&mut self) -> Vec<PacketId> {
         let mut ids = Vec::new();
-        for exchange in &mut self.exchanges {
+        for exchange in self.exchanges.iter_mut() {
             if exchange.step == Step::Released && !exchange.sent {
                 exchange.sent = true;
                 self.in_flight += 1;
@@ -210,7 +223,7 @@ impl Window {
             .exchanges
             .iter()
             .filter(|it| shared(it) && it.sent)
-            .count();
+            .count() as u32;
         self.exchanges.retain(|it| !shared(it));
     }
 

@@ -28,6 +28,10 @@ pub(super) fn raw(deflate: Option<Deflate>) -> &'static dyn FrameFormat {
 
 /// Messages as `{"op":"message",..}`.
 pub(super) fn json(deflate: Option<Deflate>) -> &'static dyn FrameFormat {
+    json_format(deflate)
+}
+
+fn json_format(deflate: Option<Deflate>) -> &'static Json {
     static FORMATS: [Json; FORMAT_COUNT] = [
         Json(Variant::plain("tidings/json")),
         Json(Variant::deflated("tidings/json+deflate9", 9)),
@@ -98,23 +102,46 @@ thread_local! {
 /// The JSON buffer is given back to the allocator when a message made it larger than this.
 const JSON_BYTES_KEPT: usize = 256 << 10;
 
+/// Where a message of a work queue came by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueuePlace {
+    /// The member's subscription.
+    pub(super) sub: u32,
+    /// How often it was delivered, this time included.
+    pub(super) deliveries: u32,
+}
+
+/// A message of a work queue as `{"op":"message","sub":..,"deliveries":..,..}`: the frame of one member alone.
+pub(super) fn queued_json(deflate: Option<Deflate>, message: &Message, place: QueuePlace) -> Bytes {
+    let Json(variant) = json_format(deflate);
+    let QueuePlace { sub, deliveries } = place;
+    let own = format!(r#""sub":{sub},"deliveries":{deliveries},"#);
+    encode_json(variant, &own, message)
+}
+
+/// The frame of a message's object, with these members in front.
+fn encode_json(variant: &Variant, own: &str, message: &Message) -> Bytes {
+    JSON.with_borrow_mut(|json| {
+        json.clear();
+        json.extend_from_slice(br#"{"op":"message","#);
+        json.extend_from_slice(own.as_bytes());
+        envelope::write_members(message, json);
+        json.push(b'}');
+        let frame = variant.encode(Opcode::Text, json);
+        if json.capacity() > JSON_BYTES_KEPT {
+            *json = Vec::new();
+        }
+        frame
+    })
+}
+
 impl FrameFormat for Json {
     fn id(&self) -> FormatId {
         self.0.id
     }
 
     fn encode(&self, message: &Message) -> Bytes {
-        JSON.with_borrow_mut(|json| {
-            json.clear();
-            json.extend_from_slice(br#"{"op":"message","#);
-            envelope::write_members(message, json);
-            json.push(b'}');
-            let frame = self.0.encode(Opcode::Text, json);
-            if json.capacity() > JSON_BYTES_KEPT {
-                *json = Vec::new();
-            }
-            frame
-        })
+        encode_json(&self.0, "", message)
     }
 }
 

@@ -133,7 +133,8 @@ impl Link {
     /// Closes for a refusal that the conversation speaks itself, and counts it.
     pub(crate) fn refuse(&mut self, code: RefusalCode, detail: &str, turn: &mut Turn<'_>) {
         if self.is_open() {
-            turn.commands.push(Command::Refused(code));
+            turn.commands
+                .push(Command::Refused(Refusal::new(code, detail)));
         }
         self.close(code.close_code(), detail, turn);
     }

@@ -86,6 +86,7 @@ impl RawConversation {
             tag: Tag(self.tag),
             drafts: vec![draft],
             save: None,
+            settle: Vec::new(),
         });
     }
 
@@ -95,6 +96,7 @@ impl RawConversation {
             turn.commands.push(Command::Unsubscribe {
                 tag: SUBSCRIBE,
                 key: KEY,
+                forget: false,
             });
         }
         close(&mut self.link, turn);

@@ -150,7 +150,7 @@ fn publishing_to_a_wildcard_closes_with_what_to_do() {
     assert!(
         out.commands
             .iter()
-            .any(|it| matches!(it, Command::Refused(RefusalCode::BadTopic)))
+            .any(|it| matches!(it, Command::Refused(it) if it.code == RefusalCode::BadTopic))
     );
     assert_eq!(out.ending, None, "the peer's close is awaited");
 }
@@ -250,10 +250,8 @@ fn a_silent_peer_is_closed_and_any_byte_counts_as_life() {
     let out = driver.tick_at(Tick(40_999));
     assert_eq!(close_parts(&out.frames[0]).0, 1001);
     assert_eq!(out.ending, Some(Ending::AfterFlush));
-    assert!(matches!(
-        out.commands[..],
-        [Command::Refused(RefusalCode::Silent)]
-    ));
+    let silent = |it: &Refusal| it.code == RefusalCode::Silent;
+    assert!(matches!(&out.commands[..], [Command::Refused(it)] if silent(it)));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{BenchError, mqtt};
 use crate::cli::terminal::Progress;
 use crate::cli::{Load, Wire};
 use crate::client::Client;
-use crate::envelope::{ServerWord, subscribe_request};
+use crate::envelope::{Asked, ServerWord, subscribe_request};
 use crate::error::{Lost, TryError};
 use crate::http::{HttpConnection, request_line};
 use crate::message::Start;
@@ -167,7 +167,7 @@ async fn subscribe_raw(client: &Client, topic: &Topic) -> Result<Stream, TryErro
 
 async fn subscribe_tidings(client: &Client, topic: &Topic) -> Result<Stream, TryError> {
     let mut websocket = client.tidings().await?;
-    let request = subscribe_request(1, &[TopicFilter::exact(topic)], &Start::Latest);
+    let request = subscribe_request(1, Asked::new(&[TopicFilter::exact(topic)], &Start::Latest));
     websocket.queue(Opcode::Text, &request);
     match next_word(&mut websocket).await? {
         ServerWord::Ok { .. } => Ok(websocket.into_stream()),

@@ -59,6 +59,7 @@ pub struct PubArgs {
         value_enum,
         default_value = "1",
         requires = "mqtt_url",
+        conflicts_with = "url",
         value_name = "QOS"
     )]
     pub qos: QosLevel,
@@ -110,7 +111,15 @@ pub struct SubArgs {
     /// Start with the newest N messages
     #[arg(long, value_name = "N", conflicts_with = "after")]
     pub last: Option<u64>,
-    /// Print one JSON object a line with topic, id, time and data, instead of payloads
+    /// Take part in the work queue of this group and the filter: each message goes to one member, and is
+    /// acknowledged once it is printed. A new queue starts with the oldest message unless told otherwise
+    #[arg(long, conflicts_with_all = ["protocol", "mqtt_url"], value_name = "NAME")]
+    pub group: Option<String>,
+    /// With --group: how many messages may be on their way here, unacknowledged; the server decides if left out
+    #[arg(long, requires = "group", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub prefetch: Option<u32>,
+    /// Print one JSON object a line with topic, id, time and data, instead of payloads (no time over MQTT, which
+    /// does not tell it)
     #[arg(long)]
     pub json: bool,
     /// The server; if it is away, this waits for it
@@ -131,6 +140,7 @@ pub struct SubArgs {
         value_enum,
         default_value = "1",
         requires = "mqtt_url",
+        conflicts_with_all = ["url", "protocol", "group"],
         value_name = "QOS"
     )]
     pub qos: QosLevel,

@@ -161,3 +161,29 @@ async fn publish_one(client: &Client, outgoing: &Outgoing, is_quiet: bool) -> Ex
         Err(refused) => failed(&refused),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        _args: PubArgs,
+    }
+
+    #[test]
+    fn a_qos_is_for_mqtt_alone() {
+        for (options, is_good) in [
+            ("--qos 2", false),
+            ("--qos 2 --url http://127.0.0.1", false),
+            ("--qos 2 --mqtt-url mqtt://127.0.0.1", true),
+            ("--url http://127.0.0.1", true),
+        ] {
+            let words = ["pub", "topic", "data"].into_iter();
+            let line = Line::try_parse_from(words.chain(options.split(' ')));
+            assert_eq!(line.is_ok(), is_good, "{options}");
+        }
+    }
+}

@@ -9,11 +9,14 @@ use super::terminal::{failed, misused, runtime, say};
 use super::{SubArgs, SubscribeWire};
 use crate::client::Client;
 use crate::envelope::write_message;
-use crate::message::{Message, PayloadForm, Start};
+use crate::message::{Message, PayloadForm, Start, Verdict, WorkQueue};
 use crate::subscription::{Item, Subscription, Wire};
 
 /// Messages that are printed before the output is flushed, if so many are there at once.
 const BATCH_MAX: usize = 1_000;
+
+/// Of a work queue, a member that ends after fewer messages than this asks for no more at a time.
+const FEW: u32 = 64;
 
 /// Prints messages as they come, until `--count`, Ctrl-C, or a closed standard output.
 #[expect(
@@ -45,22 +48,56 @@ pub fn subscribe(args: SubArgs) -> ExitCode {
     if args.count == Some(0) {
         return ExitCode::SUCCESS;
     }
-    let wire = match args.protocol {
-        SubscribeWire::Tidings => Wire::Tidings,
-        SubscribeWire::Sse => Wire::Sse,
+    let subscription = match open(&client, filters, &args) {
+        Ok(subscription) => subscription,
+        Err(error) => return misused(&error),
     };
-    let subscription = client.subscribe_over(wire, filters, start(&args));
     let out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     let printer = Printer {
         args: &args,
         out,
         printed: 0,
+        unsettled: Vec::new(),
     };
     runtime.block_on(print(subscription, printer))
 }
 
+fn open(
+    client: &Client,
+    filters: Vec<TopicFilter>,
+    args: &SubArgs,
+) -> Result<Subscription, &'static str> {
+    let wire = match args.protocol {
+        SubscribeWire::Tidings => Wire::Tidings,
+        SubscribeWire::Sse => Wire::Sse,
+    };
+    let Some(group) = &args.group else {
+        return Ok(client.subscribe_over(wire, filters, start(args)));
+    };
+    let [filter] = &filters[..] else {
+        return Err("a work queue is of one filter: with --group, give one");
+    };
+    Ok(client.work(WorkQueue {
+        group: group.clone(),
+        filter: filter.clone(),
+        start: start(args),
+        prefetch: prefetch(args),
+    }))
+}
+
+/// Not more than are to be printed: the others wait here for nothing, while other members could have them.
+fn prefetch(args: &SubArgs) -> Option<u32> {
+    let count = args.count.and_then(|count| u32::try_from(count).ok());
+    match (args.prefetch, count) {
+        (Some(prefetch), Some(count)) => Some(prefetch.min(count)),
+        (None, Some(count)) if count < FEW => Some(count),
+        (prefetch, _) => prefetch,
+    }
+}
+
 fn start(args: &SubArgs) -> Start {
     match (args.after.as_deref(), args.last) {
+        (None, None) if args.group.is_some() => Start::Earliest,
         (Some("earliest"), _) => Start::Earliest,
         (Some("latest"), _) | (None, None | Some(0)) => Start::Latest,
         (Some(cursor), _) => Start::After(cursor.to_owned()),
@@ -103,28 +140,35 @@ struct Printer<'a, W> {
     args: &'a SubArgs,
     out: W,
     printed: u64,
+    /// Of a work queue: printed, perhaps not flushed, and not acknowledged. At most [`BATCH_MAX`].
+    unsettled: Vec<String>,
 }
 
 impl<W: Write> Printer<'_, W> {
-    /// Prints an item and those that are ready, then flushes; true once enough is printed.
+    /// Prints an item and those that are ready, flushes, and acknowledges messages of a work queue; true once
+    /// enough is printed.
     fn batch(&mut self, first: Item, subscription: &mut Subscription) -> std::io::Result<bool> {
         let mut next = Some(first);
         let mut left = BATCH_MAX;
         while let Some(item) = next {
             self.item(item)?;
-            if self.args.count == Some(self.printed) {
-                self.out.flush()?;
-                return Ok(true);
-            }
             left -= 1;
-            next = if left > 0 {
+            next = if left > 0 && !self.is_done() {
                 subscription.next_ready()
             } else {
                 None
             };
         }
         self.out.flush()?;
-        Ok(false)
+        // Not before: what is not printed when this ends is another member's to print.
+        for id in self.unsettled.drain(..) {
+            subscription.settle(&id, Verdict::Ack);
+        }
+        Ok(self.is_done())
+    }
+
+    fn is_done(&self) -> bool {
+        self.args.count == Some(self.printed)
     }
 
     fn item(&mut self, item: Item) -> std::io::Result<()> {
@@ -132,6 +176,9 @@ impl<W: Write> Printer<'_, W> {
             Item::Message(message) => {
                 self.printed += 1;
                 write_line(&message, self.args.json, &mut self.out)?;
+                if message.deliveries.is_some() {
+                    self.unsettled.push(message.id);
+                }
             }
             // On standard error, but after what was printed before it.
             Item::Gap(gap) => {
@@ -184,5 +231,131 @@ fn write_line(message: &Message, json: bool, out: &mut impl Write) -> std::io::R
         // Bytes are passed on as they are, for a program that knows where they end.
         PayloadForm::Binary => Ok(()),
         PayloadForm::Text | PayloadForm::Json => out.write_all(b"\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeServer;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SubArgs,
+    }
+
+    fn parse(line: &str) -> Result<SubArgs, clap::Error> {
+        let words = std::iter::once("sub").chain(line.split(' '));
+        Line::try_parse_from(words).map(|line| line.args)
+    }
+
+    /// A standard output that takes bytes, and fails when they are to be there.
+    struct Clogged;
+
+    impl Write for Clogged {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    /// Prints the one message of a queue; the outcome, and whether it is still to be settled.
+    async fn print_one<W: Write>(out: W) -> (std::io::Result<bool>, bool) {
+        let (server, client) = FakeServer::start().await;
+        let args = parse("jobs/# --group w").unwrap();
+        let mut subscription =
+            open(&client, vec![TopicFilter::new("jobs/#").unwrap()], &args).expect("one filter");
+        let serve = async {
+            let mut peer = server.accept_tidings().await;
+            peer.hear().await;
+            peer.say(r#"{"op":"ok","id":1,"sub":1,"topic":"jobs/#","group":"w","cursor":"c0"}"#)
+                .await;
+            peer.say(r#"{"op":"message","sub":1,"deliveries":1,"topic":"jobs/a","id":"c1","time":1,"data":"x"}"#)
+                .await;
+            peer
+        };
+        let follow = async {
+            let mut printer = Printer {
+                args: &args,
+                out,
+                printed: 0,
+                unsettled: Vec::new(),
+            };
+            subscription.next().await.unwrap();
+            let item = subscription.next().await.unwrap();
+            let outcome = printer.batch(item, &mut subscription);
+            (outcome, subscription.settle("c1", Verdict::Ack))
+        };
+        let (_peer, outcome) = tokio::join!(serve, follow);
+        outcome
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_of_a_work_queue_is_acknowledged_once_it_is_printed() {
+        let mut out = Vec::new();
+        let (outcome, is_unsettled) = print_one(&mut out).await;
+        assert!(!outcome.unwrap());
+        assert!(!is_unsettled);
+        assert_eq!(out, b"x\n");
+        let (outcome, is_unsettled) = print_one(Clogged).await;
+        assert!(outcome.is_err());
+        assert!(is_unsettled);
+    }
+
+    #[test]
+    fn a_new_queue_starts_with_the_oldest_message_and_a_subscription_with_the_next() {
+        for (line, expect) in [
+            ("a", Start::Latest),
+            ("a --group w", Start::Earliest),
+            ("a --group w --after latest", Start::Latest),
+            ("a --group w --last 3", Start::Last(3)),
+            ("a --group w --last 0", Start::Latest),
+        ] {
+            assert_eq!(start(&parse(line).unwrap()), expect, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_member_asks_for_no_more_than_it_prints() {
+        for (line, expect) in [
+            ("a --group w", None),
+            ("a --group w --prefetch 5", Some(5)),
+            ("a --group w --count 3", Some(3)),
+            ("a --group w --count 64", None),
+            ("a --group w --count 3 --prefetch 5", Some(3)),
+            ("a --group w --count 9 --prefetch 5", Some(5)),
+        ] {
+            assert_eq!(prefetch(&parse(line).unwrap()), expect, "{line}");
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        for line in [
+            "a --prefetch 5",
+            "a --group w --prefetch 0",
+            "a --group w --protocol sse",
+            "a --group w --mqtt-url mqtt://127.0.0.1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        for other in [
+            "",
+            " --url http://127.0.0.1",
+            " --protocol sse",
+            " --group w",
+        ] {
+            assert!(parse(&format!("a --qos 2{other}")).is_err(), "{other}");
+        }
+        assert!(parse("a --qos 2 --mqtt-url mqtt://127.0.0.1").is_ok());
+        let client = Client::new("http://127.0.0.1:9").unwrap();
+        let filters = ["a", "b"].map(|text| TopicFilter::new(text).unwrap());
+        let args = parse("a b --group w").unwrap();
+        assert!(open(&client, filters.to_vec(), &args).is_err());
     }
 }

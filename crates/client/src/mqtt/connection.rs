@@ -148,6 +148,12 @@ impl MqttConnection {
 
     /// The next packet that is already here. A DISCONNECT is an error, of the kind that the reason code says.
     pub fn receive_ready(&mut self) -> Result<Option<Incoming>, TryError> {
+        // No packet begins so: the flags of a PUBACK are 0.
+        if self.duplex.input.starts_with(b"HTTP/") {
+            let detail =
+                "HTTP is spoken here: MQTT has a port of its own (mqtt.listen), mostly 1883";
+            return Err(Refused::from_code("bad-request", detail, None).into());
+        }
         let split = split_packet(&mut self.duplex.input, PACKET_BYTES_MAX as usize);
         let Some((first, body)) = split.map_err(Lost::Packet)? else {
             return Ok(None);

@@ -1,6 +1,7 @@
 //! The properties of packets (MQTT 5, 2.2.2), as far as this client needs them; the others are passed over.
 
 use super::fields::{Fields, PacketError, put_text};
+use crate::message::Gap;
 
 /// The user property that carries a message's id, or where a subscription starts.
 const CURSOR: &str = "tidings-cursor";
@@ -8,6 +9,10 @@ const CURSOR: &str = "tidings-cursor";
 const EVENT: &str = "tidings-event";
 /// What the names of the server's own user properties begin with.
 const OWN: &str = "tidings-";
+/// The user property of the first message behind a gap: why there is one.
+const GAP: &str = "tidings-gap";
+/// The user property that carries the last position before the gap.
+const GAP_AFTER: &str = "tidings-gap-after";
 
 /// What a server says in properties.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +66,15 @@ impl Properties {
     /// The event type.
     pub fn event(&self) -> Option<&str> {
         self.own(EVENT)
+    }
+
+    /// What may be missing in front of the message.
+    pub fn gap(&self) -> Option<Gap> {
+        Some(Gap {
+            reason: self.own(GAP)?.to_owned(),
+            after: self.own(GAP_AFTER).map(str::to_owned),
+            cursor: None,
+        })
     }
 
     fn own(&self, name: &str) -> Option<&str> {

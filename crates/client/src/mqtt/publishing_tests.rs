@@ -175,6 +175,14 @@ async fn a_refused_connection_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_of_http_is_not_asked_again() {
+    let (server, client) = FakeServer::start_mqtt(Qos::AtLeastOnce).await;
+    let refused = refusal(&client, server.accept_mqtt_with(b"HTTP/1.1 400 Bad"));
+    let expect = "refused (bad-request): HTTP is spoken here: MQTT has a port of its own (mqtt.listen), mostly 1883";
+    assert_eq!(refused.await, expect);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_busy_is_asked_again_after_a_while() {
     let (server, client) = FakeServer::start_mqtt(Qos::AtLeastOnce).await;
     let mut publisher = client.publisher();

@@ -128,6 +128,7 @@ fn tidings_word(received: Received) -> Result<Word, TryError> {
         ServerWord::Ok {
             id: Some(id),
             receipt,
+            ..
         } => Word::Acknowledged { id, receipt },
         ServerWord::Error {
             id: Some(id),

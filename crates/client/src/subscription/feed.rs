@@ -1,26 +1,29 @@
 //! One connection of a subscription, over any protocol.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tidings_types::TopicFilter;
 
-use super::Wire;
 use super::mqtt::MqttFeed;
+use super::{Wanted, Wire};
 use crate::client::{Client, Speaks};
-use crate::envelope::{ServerWord, parse_message, subscribe_request};
+use crate::envelope::{
+    Asked, ServerWord, parse_message, settle_request, subscribe_request, unsubscribe_request,
+};
 use crate::error::{Lost, Refused, TryError};
 use crate::http::{Body, HttpConnection, request_line};
-use crate::message::{Gap, Message, Start};
+use crate::message::{Gap, Message, Start, Verdict};
 use crate::sse::{SseEvent, SseParser};
 use crate::url::percent_encode;
 use crate::websocket::{Opcode, Received, WebSocket};
 
 /// The largest line and event taken: what a server with a limit far above the default may send.
 const EVENT_BYTES_MAX: usize = 64 << 20;
-/// The id of the one request on a `tidings.v1` feed.
+/// The ids of the requests on a `tidings.v1` feed.
 const SUBSCRIBE_ID: u64 = 1;
+const UNSUBSCRIBE_ID: u64 = 2;
 
 /// What comes over a feed.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,31 +35,32 @@ pub(super) enum FeedItem {
 }
 
 pub(super) enum Feed {
-    Tidings(TidingsFeed),
+    Tidings(Box<TidingsFeed>),
     Sse(Box<SseFeed>),
     Mqtt(Box<MqttFeed>),
 }
 
 impl Feed {
     /// Connects and subscribes.
-    pub(super) async fn open(
-        client: Client,
-        wire: Wire,
-        filters: Vec<TopicFilter>,
-        start: Start,
-    ) -> Result<Self, TryError> {
+    pub(super) async fn open(client: Client, wanted: Wanted) -> Result<Self, TryError> {
+        let Wanted { filters, start, .. } = &wanted;
         if let Speaks::Mqtt(qos) = client.speaks {
-            let feed = MqttFeed::open(&client, qos, &filters, &start).await?;
+            if wanted.membership.is_some() {
+                let detail = "over MQTT a work queue is a shared subscription: subscribe to `$share/{group}/{filter}`";
+                return Err(Refused::from_code("bad-parameter", detail, None).into());
+            }
+            let feed = MqttFeed::open(&client, qos, filters, start).await?;
             return Ok(Self::Mqtt(Box::new(feed)));
         }
-        match wire {
+        match wanted.wire {
             Wire::Tidings => {
                 let websocket = client.tidings().await?;
-                let open = TidingsFeed::open(websocket, &filters, &start);
-                client.in_time(open).await.map(Self::Tidings)
+                let open = TidingsFeed::open(websocket, &wanted);
+                let feed = client.in_time(open).await?;
+                Ok(Self::Tidings(Box::new(feed)))
             }
             Wire::Sse => {
-                let open = SseFeed::open(&client, &filters, &start);
+                let open = SseFeed::open(&client, filters, start);
                 let feed = client.in_time(open).await?;
                 Ok(Self::Sse(Box::new(feed)))
             }
@@ -92,9 +96,17 @@ impl Feed {
     /// Says goodbye, where a protocol has a word for it.
     pub(super) async fn close(self) {
         match self {
-            Self::Tidings(feed) => feed.websocket.close(1000).await,
+            Self::Tidings(feed) => feed.close().await,
             Self::Sse(_) => {}
             Self::Mqtt(feed) => feed.close().await,
+        }
+    }
+
+    /// Passes a verdict on; `false` if the message is not there to be settled.
+    pub(super) fn settle(&mut self, id: &str, verdict: Verdict) -> bool {
+        match self {
+            Self::Tidings(feed) => feed.settle(id, verdict),
+            Self::Sse(_) | Self::Mqtt(_) => false,
         }
     }
 
@@ -112,17 +124,27 @@ pub(super) struct TidingsFeed {
     websocket: WebSocket,
     cursor: String,
     reconnect: Option<Duration>,
+    /// In a work queue: what came and is not settled.
+    member: Option<Member>,
+}
+
+struct Member {
+    /// The subscription's number.
+    sub: u32,
+    /// As many as the server lets be out.
+    unsettled: HashSet<String>,
 }
 
 impl TidingsFeed {
-    async fn open(
-        mut websocket: WebSocket,
-        filters: &[TopicFilter],
-        start: &Start,
-    ) -> Result<Self, TryError> {
-        let request = subscribe_request(SUBSCRIBE_ID, filters, start);
-        websocket.queue(Opcode::Text, &request);
-        let cursor = loop {
+    async fn open(mut websocket: WebSocket, wanted: &Wanted) -> Result<Self, TryError> {
+        let membership = wanted.membership.as_ref();
+        let asked = Asked {
+            group: membership.map(|it| it.group.as_str()),
+            prefetch: membership.and_then(|it| it.prefetch),
+            ..Asked::new(&wanted.filters, &wanted.start)
+        };
+        websocket.queue(Opcode::Text, &subscribe_request(SUBSCRIBE_ID, asked));
+        let (cursor, sub) = loop {
             let text = match websocket.receive().await.map_err(Lost::from)? {
                 Received::Text(text) => text,
                 Received::Close(close) => return Err(Lost::ClosedWith(close).into()),
@@ -132,17 +154,56 @@ impl TidingsFeed {
                 ServerWord::Ok {
                     id: Some(SUBSCRIBE_ID),
                     receipt,
-                } => break receipt.id,
+                    sub,
+                } => break (receipt.id, sub),
                 ServerWord::Error { refused, .. } => return Err(refused.into()),
                 ServerWord::Drain { .. } => return Err(Lost::Draining.into()),
                 _ => {}
             }
         };
+        let member = match (membership, sub) {
+            (None, _) => None,
+            (Some(_), Some(sub)) => Some(Member {
+                sub,
+                unsettled: HashSet::new(),
+            }),
+            (Some(_), None) => return Err(Lost::Answer("a subscription without a `sub`").into()),
+        };
         Ok(Self {
             websocket,
             cursor,
             reconnect: None,
+            member,
         })
+    }
+
+    fn settle(&mut self, id: &str, verdict: Verdict) -> bool {
+        let Some(member) = &mut self.member else {
+            return false;
+        };
+        let is_here = member.unsettled.remove(id);
+        if is_here {
+            let request = settle_request(member.sub, id, verdict);
+            self.websocket.queue(Opcode::Text, &request);
+        }
+        is_here
+    }
+
+    /// A member leaves and hears that it has left: a connection that is closed over messages that were not read
+    /// is reset, and what is on its way to the server with it, verdicts as well.
+    async fn close(mut self) {
+        if let Some(member) = &self.member {
+            let request = unsubscribe_request(UNSUBSCRIBE_ID, member.sub);
+            self.websocket.queue(Opcode::Text, &request);
+            while let Ok(received) = self.websocket.receive().await {
+                match received {
+                    Received::Text(text) if is_answer(&text, UNSUBSCRIBE_ID) => break,
+                    Received::Close(_) => break,
+                    _ => {}
+                }
+            }
+        }
+        self.websocket.close(1000).await;
     }
 
     async fn next(&mut self, silence: Duration) -> Result<FeedItem, TryError> {
@@ -187,7 +248,12 @@ impl TidingsFeed {
             Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => return Ok(None),
         };
         match ServerWord::parse(&text)? {
-            ServerWord::Message(message) => Ok(Some(FeedItem::Message(message))),
+            ServerWord::Message(message) => {
+                if let Some(member) = &mut self.member {
+                    member.unsettled.insert(message.id.clone());
+                }
+                Ok(Some(FeedItem::Message(message)))
+            }
             ServerWord::Gap(gap) => Ok(Some(FeedItem::Gap(gap))),
             ServerWord::Error { refused, .. } => Err(refused.into()),
             ServerWord::Drain { reconnect } => {
@@ -197,6 +263,13 @@ impl TidingsFeed {
             ServerWord::Ok { .. } | ServerWord::Unknown => Ok(None),
         }
     }
+}
+
+fn is_answer(text: &[u8], request: u64) -> bool {
+    matches!(
+        ServerWord::parse(text),
+        Ok(ServerWord::Ok { id: Some(id), .. } | ServerWord::Error { id: Some(id), .. }) if id == request
+    )
 }
 
 pub(super) struct SseFeed {

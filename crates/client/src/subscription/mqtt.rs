@@ -28,8 +28,8 @@ pub(super) struct MqttFeed {
     awaited: Option<Vec<TopicFilter>>,
     /// Where the server said that the subscription starts.
     cursor: Option<String>,
-    /// Came before the subscription was acknowledged.
-    early: VecDeque<FeedItem>,
+    /// Came, and was not given out: before the subscription was acknowledged, or in one packet.
+    items: VecDeque<FeedItem>,
     /// `QoS` 2: given out and not released. At most [`RECEIVE_MAXIMUM`].
     unreleased: HashSet<u16>,
 }
@@ -45,16 +45,14 @@ impl MqttFeed {
             connection: client.mqtt_connection().await?,
             awaited: None,
             cursor: None,
-            early: VecDeque::new(),
+            items: VecDeque::new(),
             unreleased: HashSet::new(),
         };
         feed.subscribe(qos, filters, start)?;
         let acknowledged = async {
-            while feed.awaited.is_some() && feed.early.len() < EARLY_MAX {
+            while feed.awaited.is_some() && feed.items.len() < EARLY_MAX {
                 let incoming = feed.connection.receive().await?;
-                if let Some(item) = feed.take(incoming)? {
-                    feed.early.push_back(item);
-                }
+                feed.take(incoming)?;
             }
             Ok::<_, TryError>(())
         };
@@ -106,24 +104,18 @@ impl MqttFeed {
             }
             let received = tokio::time::timeout(silence, self.connection.receive()).await;
             let received = received.map_err(|_| Lost::Silent(silence))?;
-            if let Some(item) = self.take(received?)? {
-                return Ok(item);
-            }
+            self.take(received?)?;
         }
     }
 
     /// What is here already.
     pub(super) fn ready(&mut self) -> Result<Option<FeedItem>, TryError> {
-        if let Some(item) = self.early.pop_front() {
-            return Ok(Some(item));
+        while self.items.is_empty()
+            && let Some(incoming) = self.connection.receive_ready()?
+        {
+            self.take(incoming)?;
         }
-        while let Some(incoming) = self.connection.receive_ready()? {
-            let item = self.take(incoming)?;
-            if item.is_some() {
-                return Ok(item);
-            }
-        }
-        Ok(None)
+        Ok(self.items.pop_front())
     }
 
     /// Acknowledges what was given out, and ends the connection.
@@ -131,9 +123,9 @@ impl MqttFeed {
         self.connection.close().await;
     }
 
-    fn take(&mut self, incoming: Incoming) -> Result<Option<FeedItem>, TryError> {
+    fn take(&mut self, incoming: Incoming) -> Result<(), TryError> {
         match incoming {
-            Incoming::Publish(publish) => Ok(self.publish(publish)?.map(FeedItem::Message)),
+            Incoming::Publish(publish) => self.publish(publish)?,
             Incoming::Ack(Ack {
                 kind: AckKind::Pubrel,
                 packet_id,
@@ -142,18 +134,15 @@ impl MqttFeed {
                 self.unreleased.remove(&packet_id);
                 self.connection
                     .queue(&ack_packet(AckKind::Pubcomp, packet_id));
-                Ok(None)
             }
-            Incoming::Suback(suback) => {
-                self.subscribed(suback)?;
-                Ok(None)
-            }
-            _ => Ok(None),
+            Incoming::Suback(suback) => self.subscribed(suback)?,
+            _ => {}
         }
+        Ok(())
     }
 
-    /// A message, acknowledged because it is given out now; none if it was already.
-    fn publish(&mut self, publish: Publish) -> Result<Option<Message>, Lost> {
+    /// A message, acknowledged because it is given out now, unless it was already; behind the gap that it tells of.
+    fn publish(&mut self, publish: Publish) -> Result<(), Lost> {
         let packet_id = publish.packet_id;
         match publish.qos {
             Qos::AtMostOnce => {}
@@ -168,11 +157,14 @@ impl MqttFeed {
                 self.connection
                     .queue(&ack_packet(AckKind::Pubrec, packet_id));
                 if !is_new {
-                    return Ok(None);
+                    return Ok(());
                 }
             }
         }
-        Ok(Some(message(publish)))
+        self.items
+            .extend(publish.properties.gap().map(FeedItem::Gap));
+        self.items.push_back(FeedItem::Message(message(publish)));
+        Ok(())
     }
 
     fn subscribed(&mut self, suback: Suback) -> Result<(), TryError> {
@@ -238,6 +230,7 @@ fn message(publish: Publish) -> Message {
         content_type,
         headers: properties.headers(),
         retain,
+        deliveries: None,
     }
 }
 

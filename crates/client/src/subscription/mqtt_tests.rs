@@ -106,6 +106,39 @@ async fn a_reconnect_resumes_after_the_newest_message_and_repeats_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_is_told_ahead_of_the_message_behind_it() {
+    let (server, client) = FakeServer::start_mqtt(Qos::AtLeastOnce).await;
+    let mut subscription = subscribe(&client, Start::Latest);
+    let serve = async {
+        let mut peer = accept(&server, None, Some(10)).await;
+        let mut properties = user("tidings-gap", "retention");
+        properties.extend_from_slice(&user("tidings-gap-after", &cursor(11)));
+        properties.extend_from_slice(&user("tidings-cursor", &cursor(12)));
+        let mut body = vec![];
+        put_text("a/b", &mut body);
+        body.push(u8::try_from(properties.len()).unwrap());
+        body.extend_from_slice(&properties);
+        body.extend_from_slice(b"of 12");
+        peer.write_bytes(&packet(PUBLISH_0, &body)).await;
+        peer.write_bytes(&message(PUBLISH_0, 0, 13)).await;
+        peer
+    };
+    let follow = async {
+        expect_connected(&mut subscription).await;
+        match subscription.next().await.unwrap() {
+            Item::Gap(gap) => {
+                assert_eq!(gap.reason, "retention");
+                assert_eq!(gap.after, Some(cursor(11)));
+            }
+            other => panic!("{other:?}"),
+        }
+        expect_message(&mut subscription, 12).await;
+        expect_message(&mut subscription, 13).await;
+    };
+    tokio::join!(serve, follow);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_start_has_its_words() {
     let after = |text: &str| Start::After(text.into());
     for (start, expect, options) in [

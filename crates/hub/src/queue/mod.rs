@@ -4,24 +4,30 @@
 //! with by notes. It pulls a message only when a member has room for it, so what it holds is bounded by what its
 //! members may have unacknowledged. What is returned goes out again before anything new.
 //!
-//! It is kept by the engine under `queue/<name>`: see [`record`].
+//! It is kept by the engine under `queue/<name>`: see [`record`]. One that does not outlive its members is not
+//! kept.
 //!
-//! Invariants: every message up to the cursor is done, or in `unacked`, or in `returned`; no message is in both.
-//! A queue without members has no cursor subscription, only a position.
+//! Invariants: every message up to the cursor is done, or in exactly one of `unacked`, `held`, `returned` and
+//! `graves`. A queue without members has no cursor subscription, only a position.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use slab::Slab;
-use tidings_ports::{Expiry, Start, Tick};
+use tidings_ports::{Expiry, Gap, PublishError, Start, Tick, Verdict};
 use tidings_types::{Message, Offset, Refusal, Timestamp, TopicFilter};
 
 use crate::shard::SubscriptionId;
 
+mod dead;
+mod queues;
 mod record;
+mod transaction;
 
-pub(crate) use record::Record;
+pub(crate) use dead::{Dead, DeadReason, Graves, letter};
+pub(crate) use queues::{QueueId, Queues};
+pub(crate) use record::{Outstanding, Record};
+pub(crate) use transaction::{Part, Stage, Transaction, fold_settled};
 
 const PREFIX: &str = "queue/";
 
@@ -36,12 +42,19 @@ pub(crate) struct MemberId {
 #[derive(Debug)]
 pub(crate) enum Request {
     Join(Box<Join>),
-    Leave,
-    Ack(Offset),
-    /// It goes out again, and counts as delivered.
-    Nack(Offset),
-    /// It was not delivered, and the member takes no more until `Ready`.
-    GiveBack(Arc<Message>),
+    /// With a token, the last member takes the queue along, and is answered when that is durable.
+    Leave {
+        forget: Option<u64>,
+    },
+    /// With a token, answered by [`Note::Settled`](crate::inbox::Note::Settled) when it is durable.
+    Settle(Offset, Verdict, Option<u64>),
+    /// A transaction is about to settle it: answered when it is certain that it can, and when that the message is
+    /// not done is durable.
+    Hold(Offset, u64),
+    /// What became of the transaction: the verdict counts, or the message is its member's again. Answered when that
+    /// is durable.
+    Release(Offset, Option<Verdict>, u64),
+    /// It takes messages again, after it has given one back.
     Ready,
 }
 
@@ -54,6 +67,24 @@ pub(crate) struct Join {
     pub start: Start,
     pub prefetch: usize,
     pub expiry: Expiry,
+    /// How long the member may have a message.
+    pub ack_ms: u64,
+}
+
+/// What becomes of a verdict that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Durable,
+    /// The message is not the member's, or not any more.
+    NotYours,
+    Failed(PublishError),
+}
+
+/// Who waits for a verdict: a token of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Awaiting {
+    pub shard: usize,
+    pub token: u64,
 }
 
 /// What a queue tells a member.
@@ -61,40 +92,81 @@ pub(crate) struct Join {
 pub(crate) enum Told {
     Joined(Offset),
     Refused(Refusal),
-    Message {
-        message: Arc<Message>,
-        redelivered: u32,
-    },
+    Message(Handed),
+    /// What the queue has not read yet and is gone.
+    Gap(Gap),
     Lost(Refusal),
+}
+
+/// A message on its way from a queue to a member.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    /// Where it goes back if it is not delivered: the home shard, and the queue there.
+    pub home: usize,
+    pub queue: QueueId,
+    pub message: Arc<Message>,
+    pub redelivered: u32,
 }
 
 #[derive(Debug)]
 struct Member {
     id: MemberId,
     prefetch: usize,
-    /// How many it has unacknowledged, and what they take in memory.
+    ack_ms: u64,
+    /// How many it has unacknowledged, or held by transactions, and what they take in memory.
     unacked: usize,
     bytes: usize,
     /// Whether it was told that it has joined.
     has_joined: bool,
     is_ready: bool,
+    /// What it is to be told of when it has joined.
+    gap: Option<Gap>,
 }
 
 #[derive(Debug)]
 struct Unacked {
     member: MemberId,
-    /// How often it was delivered before.
-    count: u32,
+    /// Before.
+    deliveries: Deliveries,
     bytes: usize,
+    /// When it goes to another member.
+    due: Tick,
     /// Only of topics that are in no log.
     message: Option<Arc<Message>>,
+}
+
+/// How often a message was delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deliveries {
+    /// As its next consumer is told. Differs from what any other was told.
+    pub told: u32,
+    /// How many of them were none, as came out when another one had been told already.
+    unseen: u32,
+}
+
+impl Deliveries {
+    pub fn new(made: u32) -> Self {
+        Self {
+            told: made,
+            unseen: 0,
+        }
+    }
+
+    /// How many there were.
+    pub fn made(self) -> u32 {
+        self.told.saturating_sub(self.unseen)
+    }
+
+    fn plus(self, more: u32) -> Self {
+        let told = self.told.saturating_add(more);
+        Self { told, ..self }
+    }
 }
 
 /// A message that has to go out again.
 #[derive(Debug, Default)]
 pub(crate) struct Returned {
-    /// How often it was delivered.
-    pub count: u32,
+    pub deliveries: Deliveries,
     /// Who had it last and is still there: another one is better.
     pub last: Option<MemberId>,
     /// If it is in memory.
@@ -131,32 +203,60 @@ pub(crate) struct Queue {
     /// Who is next.
     turn: usize,
     unacked: BTreeMap<Offset, Unacked>,
+    /// When each of `unacked` is due.
+    deadlines: BTreeSet<(Tick, Offset)>,
+    /// Part of a transaction that is being committed.
+    held: BTreeMap<Offset, Unacked>,
+    pub graves: Graves,
     due: Option<Tick>,
 }
 
 impl Queue {
-    pub fn join(&mut self, id: MemberId, prefetch: usize) {
+    /// Whether it outlives its members, and the process.
+    pub fn is_kept(&self) -> bool {
+        self.expiry != Expiry::WithConnection
+    }
+
+    pub fn join(&mut self, id: MemberId, join: &Join) {
         self.members.push(Member {
             id,
-            prefetch,
+            prefetch: join.prefetch,
+            ack_ms: join.ack_ms,
             unacked: 0,
             bytes: 0,
             has_joined: false,
             is_ready: false,
+            gap: None,
         });
         self.since = None;
     }
 
-    /// Members that were not told yet that they have joined; from now on they were.
-    pub fn take_joining(&mut self) -> Vec<MemberId> {
+    /// Members that were not told yet that they have joined; from now on they were. With what they are to be told of
+    /// besides.
+    pub fn take_joining(&mut self) -> Vec<(MemberId, Option<Gap>)> {
         let joining = self.members.iter_mut().filter(|member| !member.has_joined);
         joining
             .map(|member| {
                 member.has_joined = true;
                 member.is_ready = true;
-                member.id
+                (member.id, member.gap.take())
             })
             .collect()
+    }
+
+    /// Messages are gone that the queue has not read: gives who is to be told. Who has not joined yet is told then.
+    pub fn missed(&mut self, gap: Gap) -> Vec<MemberId> {
+        let mut joined = Vec::new();
+        for member in &mut self.members {
+            if member.has_joined {
+                joined.push(member.id);
+            } else if let Some(before) = &mut member.gap {
+                before.resume = gap.resume;
+            } else {
+                member.gap = Some(gap);
+            }
+        }
+        joined
     }
 
     pub fn members(&self) -> impl Iterator<Item = MemberId> {
@@ -180,12 +280,8 @@ impl Queue {
             .collect();
         for offset in theirs {
             if let Some(unacked) = self.unacked.remove(&offset) {
-                let returned = Returned {
-                    count: unacked.count + 1,
-                    last: None,
-                    message: unacked.message,
-                };
-                self.returned.insert(offset, returned);
+                self.deadlines.remove(&(unacked.due, offset));
+                self.put_back(offset, unacked, None, 1);
             }
         }
         for returned in self.returned.values_mut() {
@@ -249,205 +345,278 @@ impl Queue {
         Some(self.members[at].id)
     }
 
-    /// Gives a message to a member.
-    pub fn assign(&mut self, id: MemberId, message: &Arc<Message>, count: u32) {
-        let bytes = message.size();
-        if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
-            member.unacked += 1;
-            member.bytes += bytes;
-        }
+    /// Gives a message to a member. Gives when it is due.
+    pub fn assign(
+        &mut self,
+        id: MemberId,
+        message: &Arc<Message>,
+        deliveries: Deliveries,
+        now: Tick,
+    ) -> Tick {
         let in_no_log = message.storage == tidings_types::Storage::None;
         self.returned.remove(&message.offset);
-        let before = self.unacked.insert(
-            message.offset,
-            Unacked {
-                member: id,
-                count,
-                bytes,
-                message: in_no_log.then(|| Arc::clone(message)),
-            },
-        );
-        assert!(before.is_none(), "one message went to two members");
+        let unacked = Unacked {
+            member: id,
+            deliveries,
+            bytes: message.size(),
+            due: now,
+            message: in_no_log.then(|| Arc::clone(message)),
+        };
+        if let Some(member) = self.member(id) {
+            member.unacked += 1;
+            member.bytes += unacked.bytes;
+        }
+        self.entrust(message.offset, unacked, now)
     }
 
-    /// A member is done with a message, or does not want it. Gives how often it was delivered before.
+    fn member(&mut self, id: MemberId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == id)
+    }
+
+    fn entrust(&mut self, offset: Offset, mut unacked: Unacked, now: Tick) -> Tick {
+        if let Some(member) = self.member(unacked.member) {
+            unacked.due = now.plus_ms(member.ack_ms);
+        }
+        let due = unacked.due;
+        self.deadlines.insert((due, offset));
+        let before = self.unacked.insert(offset, unacked);
+        assert!(before.is_none(), "one message went to two members");
+        due
+    }
+
+    /// Takes a message that is this member's; what the member has unacknowledged is the caller's matter.
     fn take(&mut self, id: MemberId, offset: Offset) -> Option<Unacked> {
         if self.unacked.get(&offset)?.member != id {
             return None;
         }
         let unacked = self.unacked.remove(&offset)?;
-        if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
-            member.unacked -= 1;
-            member.bytes -= unacked.bytes;
-        }
+        self.deadlines.remove(&(unacked.due, offset));
         Some(unacked)
     }
 
-    /// Whether it was this member's to acknowledge.
-    pub fn ack(&mut self, id: MemberId, offset: Offset) -> bool {
-        self.take(id, offset).is_some()
+    /// A member has a message less, if it is still there.
+    fn discharge(&mut self, unacked: &Unacked) {
+        if let Some(member) = self.member(unacked.member) {
+            member.unacked -= 1;
+            member.bytes -= unacked.bytes;
+        }
     }
 
-    /// A message goes out again. Where a limit on deliveries would act.
-    pub fn nack(&mut self, id: MemberId, offset: Offset) -> bool {
-        let Some(unacked) = self.take(id, offset) else {
-            return false;
-        };
+    /// A message goes out again that was delivered `times` more than before, 0 or 1. `last` is who had it, if that
+    /// one is still there.
+    fn put_back(&mut self, offset: Offset, unacked: Unacked, last: Option<MemberId>, times: u32) {
         let returned = Returned {
-            count: unacked.count + 1,
-            last: Some(id),
+            deliveries: unacked.deliveries.plus(times),
+            last,
             message: unacked.message,
         };
         self.returned.insert(offset, returned);
-        true
     }
 
-    /// A message was not delivered after all, and its member takes no more for now.
-    pub fn give_back(&mut self, id: MemberId, message: Arc<Message>) -> bool {
-        self.set_ready(id, false);
-        let offset = message.offset;
+    /// Carries out a member's verdict; whether the message was this member's.
+    pub fn settle(&mut self, id: MemberId, offset: Offset, verdict: Verdict) -> bool {
         let Some(unacked) = self.take(id, offset) else {
             return false;
         };
-        let returned = Returned {
-            count: unacked.count,
-            last: Some(id),
-            message: Some(message),
-        };
-        self.returned.insert(offset, returned);
+        self.judge(offset, unacked, verdict);
         true
     }
 
-    /// What is not done, with how often each was delivered by the time that it goes out again.
-    pub fn outstanding(&self) -> BTreeMap<Offset, u32> {
-        let unacked = self
-            .unacked
-            .iter()
-            .map(|(offset, unacked)| (*offset, unacked.count + 1));
-        let returned = self
-            .returned
-            .iter()
-            .map(|(offset, returned)| (*offset, returned.count));
-        unacked.chain(returned).collect()
+    fn judge(&mut self, offset: Offset, unacked: Unacked, verdict: Verdict) {
+        self.discharge(&unacked);
+        match verdict {
+            Verdict::Ack => {}
+            Verdict::Nack | Verdict::Unseen => {
+                let last = Some(unacked.member);
+                let times = u32::from(verdict == Verdict::Nack);
+                self.put_back(offset, unacked, last, times);
+            }
+            Verdict::Reject => {
+                let deliveries = unacked.deliveries.plus(1);
+                let dead = Dead::new(deliveries, DeadReason::Rejected, unacked.message);
+                self.graves.add(offset, dead);
+            }
+        }
     }
-}
 
-/// Names a queue within its home shard; never used again for another one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct QueueId {
-    index: u32,
-    serial: u32,
-}
-
-/// The queues of one shard.
-#[derive(Debug, Default)]
-pub(crate) struct Queues {
-    slots: Slab<Queue>,
-    by_key: HashMap<ByteString, u32>,
-    serial: u32,
-    due: BTreeSet<(Tick, u32)>,
-}
-
-impl Queues {
-    /// Adds a queue as a record has it, without members. `now` is when it lost them, if the record knows of
-    /// none.
-    pub fn add(&mut self, key: ByteString, record: Record, now: Timestamp) -> QueueId {
-        self.serial = self.serial.wrapping_add(1);
-        let entry = self.slots.vacant_entry();
-        let id = QueueId {
-            index: entry.key() as u32,
-            serial: self.serial,
+    /// Keeps a message for a transaction, and its place among what the member has; whether it was this member's.
+    pub fn hold(&mut self, id: MemberId, offset: Offset) -> bool {
+        let Some(unacked) = self.take(id, offset) else {
+            return false;
         };
-        let returned = record.outstanding.into_iter().map(|(offset, count)| {
-            let returned = Returned {
-                count,
-                ..Returned::default()
-            };
-            (offset, returned)
-        });
-        entry.insert(Queue {
-            id,
-            key: key.clone(),
-            filters: record.filters,
-            expiry: record.expiry,
-            subscription: None,
-            position: record.position,
-            suspect_to: record.suspect_to,
-            since: Some(record.since.unwrap_or(now)),
-            is_placed: false,
-            sitting: 0,
-            is_open: false,
-            is_fetching: false,
-            returned: returned.collect(),
-            members: Vec::new(),
-            turn: 0,
-            unacked: BTreeMap::new(),
-            due: None,
-        });
-        let before = self.by_key.insert(key, id.index);
-        assert!(before.is_none(), "a queue's name is in use");
-        id
+        self.held.insert(offset, unacked);
+        true
     }
 
-    pub fn get(&mut self, id: QueueId) -> Option<&mut Queue> {
-        self.slots
-            .get_mut(id.index as usize)
-            .filter(|queue| queue.id == id)
-    }
-
-    pub fn find(&mut self, key: &str) -> Option<&mut Queue> {
-        let index = *self.by_key.get(key)?;
-        self.slots.get_mut(index as usize)
-    }
-
-    pub fn ids(&self) -> Vec<QueueId> {
-        self.slots.iter().map(|(_, queue)| queue.id).collect()
-    }
-
-    pub fn remove(&mut self, id: QueueId) -> Option<Queue> {
-        let due = self.get(id)?.due;
-        let queue = self.slots.remove(id.index as usize);
-        if let Some(due) = due {
-            self.due.remove(&(due, id.index));
-        }
-        self.by_key.remove(&queue.key);
-        Some(queue)
-    }
-
-    /// Has a queue looked at by then, if not earlier.
-    pub fn set_due(&mut self, id: QueueId, due: Tick) {
-        let Some(queue) = self.get(id) else {
-            return;
-        };
-        if queue.due.is_some_and(|before| before <= due) {
-            return;
-        }
-        if let Some(before) = queue.due.replace(due) {
-            self.due.remove(&(before, id.index));
-        }
-        self.due.insert((due, id.index));
-    }
-
-    /// Takes a queue whose time has come.
-    pub fn take_due(&mut self, now: Tick) -> Option<QueueId> {
-        let (due, index) = *self.due.first()?;
-        if due > now {
+    /// Ends what [`Queue::hold`] began. Without a verdict the message is its member's again, if that one is still
+    /// there: then it says when it is due.
+    pub fn release(
+        &mut self,
+        id: MemberId,
+        offset: Offset,
+        verdict: Option<Verdict>,
+        now: Tick,
+    ) -> Option<Tick> {
+        if self.held.get(&offset)?.member != id {
+            // Of another queue of this name, which is gone.
             return None;
         }
-        self.due.pop_first();
-        let queue = &mut self.slots[index as usize];
-        queue.due = None;
-        Some(queue.id)
+        let unacked = self.held.remove(&offset)?;
+        if let Some(verdict) = verdict {
+            self.judge(offset, unacked, verdict);
+            return None;
+        }
+        if self.members.iter().any(|it| it.id == unacked.member) {
+            return Some(self.entrust(offset, unacked, now));
+        }
+        self.put_back(offset, unacked, None, 1);
+        None
     }
 
-    pub fn next_due(&self) -> Option<Tick> {
-        self.due.first().map(|(due, _)| *due)
+    /// Takes back a message whose time has passed, if there is one.
+    pub fn take_late(&mut self, now: Tick) -> bool {
+        let Some(&(due, offset)) = self.deadlines.first() else {
+            return false;
+        };
+        if due > now {
+            return false;
+        }
+        let Some(member) = self.unacked.get(&offset).map(|it| it.member) else {
+            return false;
+        };
+        self.settle(member, offset, Verdict::Nack)
     }
+
+    /// When the next message is to be taken back.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.deadlines.first().map(|(due, _)| *due)
+    }
+
+    /// A message that a member was to be told was delivered so often before did not reach it. If the member is still
+    /// there, it takes no more for now.
+    pub fn give_back(&mut self, id: MemberId, told: u32, message: Arc<Message>) {
+        self.set_ready(id, false);
+        let offset = message.offset;
+        let unacked = self.unacked.get(&offset);
+        if unacked.is_none_or(|it| it.deliveries.told != told) {
+            // It was taken back before: when the member left, or because of its time.
+            return self.was_unseen(offset, told);
+        }
+        if let Some(mut unacked) = self.take(id, offset) {
+            self.discharge(&unacked);
+            unacked.message = Some(message);
+            self.put_back(offset, unacked, Some(id), 0);
+        }
+    }
+
+    /// A delivery that was counted was none: corrects that, wherever the message is now.
+    fn was_unseen(&mut self, offset: Offset, told: u32) {
+        if let Some(Dead {
+            deliveries,
+            message,
+            ..
+        }) = self.graves.revive(offset)
+        {
+            let returned = Returned {
+                deliveries,
+                last: None,
+                message,
+            };
+            self.returned.insert(offset, returned);
+        }
+        if let Some(returned) = self.returned.get_mut(&offset)
+            && returned.deliveries.told == told + 1
+        {
+            // Nobody was told.
+            returned.deliveries.told = told;
+            return;
+        }
+        let unacked = self.unacked.get_mut(&offset);
+        let unacked = unacked.or_else(|| self.held.get_mut(&offset));
+        let deliveries = unacked.map(|it| &mut it.deliveries);
+        let deliveries =
+            deliveries.or_else(|| Some(&mut self.returned.get_mut(&offset)?.deliveries));
+        if let Some(deliveries) = deliveries {
+            deliveries.unseen += 1;
+        }
+    }
+
+    /// A message that was out before, if it is in memory.
+    pub fn message(&self, offset: Offset) -> Option<&Arc<Message>> {
+        let returned = self
+            .returned
+            .get(&offset)
+            .and_then(|it| it.message.as_ref());
+        returned.or_else(|| self.graves.get(offset)?.message.as_ref())
+    }
+
+    /// Takes a message that was read for [`Queue::message`].
+    pub fn put_message(&mut self, message: Arc<Message>) {
+        if let Some(returned) = self.returned.get_mut(&message.offset) {
+            returned.message = Some(message);
+        } else {
+            self.graves.put_message(message);
+        }
+    }
+
+    /// What was out before and is not in memory, between two offsets.
+    pub fn missing(&self, first: Offset, last: Offset) -> Vec<Offset> {
+        let returned = self.returned.range(first..=last);
+        let returned = returned.filter(|(_, it)| it.message.is_none());
+        let returned = returned.map(|(offset, _)| *offset);
+        returned.chain(self.graves.missing(first, last)).collect()
+    }
+
+    /// Lets go of messages that can be read again.
+    pub fn shrink(&mut self) {
+        for returned in self.returned.values_mut() {
+            let_go(&mut returned.message);
+        }
+        self.graves.shrink();
+    }
+
+    /// What is not done, with how often each was delivered by the time that it goes out again.
+    pub fn outstanding(&self) -> BTreeMap<Offset, Outstanding> {
+        let to_members = |offset: &Offset, count| {
+            let is_rejected = false;
+            (*offset, Outstanding { count, is_rejected })
+        };
+        let unacked = self.unacked.iter().chain(&self.held);
+        let unacked = unacked.map(|(offset, it)| to_members(offset, it.deliveries.made() + 1));
+        let returned = self.returned.iter();
+        let returned = returned.map(|(offset, it)| to_members(offset, it.deliveries.made()));
+        let dead = self.graves.outstanding();
+        unacked.chain(returned).chain(dead).collect()
+    }
+
+    /// Whether its name is not its own any more, and it only waits until what it gave up is published.
+    pub fn is_over(&self) -> bool {
+        self.graves.are_last
+    }
+
+    /// Has nobody get anything any more: only what was given up is still to be published.
+    fn end(&mut self) {
+        self.graves.are_last = true;
+        self.returned = BTreeMap::new();
+        self.held = BTreeMap::new();
+    }
+}
+
+/// Lets go of a message that can be read again.
+fn let_go(place: &mut Option<Arc<Message>>) {
+    *place = place
+        .take()
+        .filter(|message| message.storage == tidings_types::Storage::None);
 }
 
 /// The name of a queue's record.
 pub(crate) fn key_of(name: &str) -> ByteString {
     ByteString::from(format!("{PREFIX}{name}"))
+}
+
+/// A queue's name, from its record's.
+pub(crate) fn name_of(key: &str) -> &str {
+    key.strip_prefix(PREFIX).unwrap_or(key)
 }
 
 /// Whether a kept state is a queue's.

@@ -1,13 +1,13 @@
 //! A queue's record as bytes:
 //!
 //! ```text
-//! version: u8 = 1 | expiry | since | position | suspect to | filters | outstanding
+//! version: u8 = 2 | expiry | since | position | suspect to | filters | outstanding
 //! expiry:      0 = with its last member | 1, milliseconds: varint | 2 = never
 //! since:       0 = it had members when this was written | 1, wall clock of its end in milliseconds: varint
 //! position:    varint; everything up to here is done, or outstanding
 //! suspect to:  varint; messages up to here may have been delivered before
 //! filters:     count: varint | each behind its length
-//! outstanding: count: varint | each: offset less the one before: varint, deliveries: varint
+//! outstanding: count: varint | each: offset less the one before: varint, deliveries times 2, and 1 if rejected: varint
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use tidings_types::{Offset, Timestamp, TopicFilter};
 
 use crate::lifetime;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,16 @@ pub(crate) struct Record {
     pub position: Offset,
     pub suspect_to: Offset,
     pub filters: Vec<TopicFilter>,
-    /// With how often each was delivered.
-    pub outstanding: BTreeMap<Offset, u32>,
+    pub outstanding: BTreeMap<Offset, Outstanding>,
+}
+
+/// A message that is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outstanding {
+    /// How often it was delivered.
+    pub count: u32,
+    /// Whether a member rejected it: it goes to the dead-letter topic, and to no member.
+    pub is_rejected: bool,
 }
 
 impl Record {
@@ -45,9 +53,12 @@ impl Record {
         }
         put_varint(&mut out, self.outstanding.len() as u64);
         let mut before = 0;
-        for (offset, count) in &self.outstanding {
+        for (offset, it) in &self.outstanding {
             put_varint(&mut out, offset.0 - before);
-            put_varint(&mut out, u64::from(*count));
+            put_varint(
+                &mut out,
+                u64::from(it.count) << 1 | u64::from(it.is_rejected),
+            );
             before = offset.0;
         }
         out.into()
@@ -70,8 +81,12 @@ impl Record {
         let mut offset = 0u64;
         for _ in 0..input.varint()? {
             offset = offset.checked_add(input.varint()?)?;
-            let count = u32::try_from(input.varint()?).ok()?;
-            outstanding.insert(Offset(offset), count);
+            let number = input.varint()?;
+            let it = Outstanding {
+                count: u32::try_from(number >> 1).ok()?,
+                is_rejected: number & 1 == 1,
+            };
+            outstanding.insert(Offset(offset), it);
         }
         let whole = input.rest.is_empty();
         whole.then_some(Self {
@@ -93,13 +108,14 @@ mod tests {
 
     #[test]
     fn records_read_back_and_cut_ones_are_not_read() {
+        let it = |count, is_rejected| Outstanding { count, is_rejected };
         let mut record = Record {
             expiry: Expiry::After(Duration::from_mins(1)),
             since: Some(Timestamp(5)),
             position: Offset(300),
             suspect_to: Offset(400),
             filters: vec![TopicFilter::new("a/#").unwrap(), TopicFilter::all()],
-            outstanding: BTreeMap::from([(Offset(7), 1), (Offset(299), 0)]),
+            outstanding: BTreeMap::from([(Offset(7), it(1, true)), (Offset(299), it(0, false))]),
         };
         for (expiry, since) in [
             (Expiry::WithConnection, None),

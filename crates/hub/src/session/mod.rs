@@ -20,10 +20,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use siphasher::sip::SipHasher13;
 use slab::Slab;
-use tidings_ports::{Engine, Expiry, Tick};
+use tidings_ports::{Engine, Expiry, Submission, Tick};
 use tidings_types::{Draft, Epoch, Origin, Timestamp};
 
 use crate::gate::Admitted;
+use crate::queue::fold_settled;
 use crate::shard::ConnectionId;
 
 mod record;
@@ -68,8 +69,8 @@ pub(crate) struct Session {
     pub connection: Option<ConnectionId>,
     /// When it lost its connection; `Some` exactly if it has none.
     pub since: Option<Timestamp>,
-    /// `None` until its connection saves it for the first time.
-    pub saved: Option<Saved>,
+    /// `None` until its connection saves it for the first time: most sessions end with their connections.
+    pub saved: Option<Box<Saved>>,
     /// Whether the engine may have a record of it.
     pub is_stored: bool,
     /// Its entry among the deadlines.
@@ -141,7 +142,7 @@ impl Sessions {
     pub fn restore(&mut self, key: ByteString, record: Record, now: Timestamp) -> SessionId {
         let id = self.insert(key, None, Some(record.since.unwrap_or(now)));
         let session = &mut self.slots[id.index as usize];
-        session.saved = Some(record.saved);
+        session.saved = Some(Box::new(record.saved));
         session.is_stored = true;
         id
     }
@@ -252,7 +253,18 @@ pub fn home_shard(name: &str, shards: usize) -> usize {
 pub fn states_by_home(engine: &dyn Engine, shards: usize) -> Vec<Vec<(ByteString, Bytes)>> {
     let mut homes = Vec::new();
     homes.resize_with(shards, Vec::new);
-    for (key, value) in engine.states() {
+    let mut kept = engine.states();
+    let states = fold_settled(&mut kept);
+    if !states.is_empty() {
+        let submission = Submission {
+            drafts: Vec::new(),
+            states,
+            reply: None,
+        };
+        // A log that takes no writes is as it was at the next start.
+        engine.submit(submission).ok();
+    }
+    for (key, value) in kept {
         homes[home_shard(name_of(&key), shards)].push((key, value));
     }
     homes

@@ -227,7 +227,7 @@ impl Shard {
             return true;
         }
         // One that ends by itself repeats on purpose what others have delivered.
-        if subscription.ends_at.is_some() {
+        if subscription.ends_at.is_some() || connection.offered.is_none() {
             return false;
         }
         connection

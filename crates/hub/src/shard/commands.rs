@@ -1,12 +1,37 @@
 //! Talking with conversations, and carrying out what they ask.
 
-use tidings_ports::{Answer, Command, Conversation, Event, Tag, Turn};
+use tidings_ports::{Answer, Command, Conversation, Event, Tag, Tick, Turn};
 use tidings_types::{Refusal, RefusalCode};
 
 use super::Shard;
 use super::connection::{ConnectionId, Ended, Input};
 use super::pending::Waiter;
 use super::subscribe::Ask;
+use crate::session::name_of;
+
+/// For how long no other dropped message is logged.
+const DROPPED_LOG_MS: u64 = 1_000;
+
+/// What the log says of dropped messages.
+#[derive(Default)]
+pub(super) struct DroppedLog {
+    silent_until: Tick,
+    /// Messages that were dropped and not logged since the last that was.
+    left_out: u64,
+}
+
+/// A connection, as the log tells of it.
+struct Who {
+    protocol: &'static str,
+    principal: String,
+    /// Of the session that it opened, as in `mqtt/sensor-7`.
+    session: Option<String>,
+    /// Its shard and its slot there, as where the server logs its address.
+    connection: String,
+}
+
+/// Commands, and the like, that are carried out before the shard's other work gets its turn.
+const STEPS_A_TURN: usize = 65_536;
 
 impl Shard {
     /// Calls a conversation that goes on and takes what it gives. Its commands wait for [`Shard::settle`].
@@ -25,7 +50,7 @@ impl Shard {
         };
         let mut turn = Turn {
             now,
-            is_slow: connection.input == Input::Slow,
+            is_slow: connection.input == Input::Paused,
             random,
             commands: &mut commands,
             frames: &mut frames,
@@ -76,7 +101,7 @@ impl Shard {
         };
         let mut turn = Turn {
             now,
-            is_slow: connection.input == Input::Slow,
+            is_slow: connection.input == Input::Paused,
             random,
             commands: &mut commands,
             frames: &mut Vec::new(),
@@ -92,11 +117,13 @@ impl Shard {
             .extend(commands.into_iter().map(|command| (id, command)));
     }
 
-    /// Carries out commands until none is left, and writes what has to be kept.
+    /// Carries out commands until none is left, and writes what has to be kept. Conversations that always have
+    /// one more do not keep the shard's other work from its turn.
     pub(super) fn settle(&mut self) {
-        loop {
-            while let Some((id, command)) = self.commands.pop_front() {
+        for _ in 0..STEPS_A_TURN {
+            if let Some((id, command)) = self.commands.pop_front() {
                 self.carry_out(id, command);
+                continue;
             }
             if let Some(note) = self.own_notes.pop_front() {
                 self.take_note(note);
@@ -116,6 +143,7 @@ impl Shard {
                 return;
             }
         }
+        self.inbox.call();
     }
 
     /// Carries out what one conversation has asked for so far, ahead of the others.
@@ -129,7 +157,15 @@ impl Shard {
 
     fn carry_out(&mut self, id: ConnectionId, command: Command) {
         match command {
-            Command::Publish { tag, drafts, save } => self.publish_for(id, tag, drafts, save),
+            Command::Publish {
+                tag,
+                drafts,
+                save,
+                settle,
+            } => {
+                let done = self.publish_for(id, tag, drafts, save, &settle);
+                self.or_refuse(id, tag, done);
+            }
             Command::Subscribe {
                 tag,
                 key,
@@ -153,8 +189,10 @@ impl Shard {
                 };
                 self.or_refuse(id, tag, done);
             }
-            Command::Ack { key, offset } => self.ack_for(id, key, offset),
-            Command::Nack { key, offset } => self.nack_for(id, key, offset),
+            Command::Settle { tag, settle } => {
+                let done = self.settle_for(id, tag, settle);
+                self.or_refuse_if_asked(id, tag, done);
+            }
             Command::Alter {
                 tag,
                 key,
@@ -165,20 +203,23 @@ impl Shard {
                 self.or_refuse(id, tag, done);
             }
             Command::Unblock(key) => self.unblock_for(id, key),
-            Command::Unsubscribe { tag, key } => self.unsubscribe_for(id, tag, key),
+            Command::Unsubscribe { tag, key, forget } => {
+                let done = self.unsubscribe_for(id, tag, key, forget);
+                self.or_refuse(id, tag, done);
+            }
             Command::OpenSession { tag, name, fresh } => {
                 let done = self.open_session(id, tag, &name, fresh);
                 self.or_refuse(id, tag, done);
             }
             Command::SaveSession { tag, save } => {
-                if let Err(refusal) = self.save_session(id, tag, save) {
-                    match tag {
-                        Some(tag) => self.refuse(id, tag, refusal),
-                        None => self.refused(refusal.code),
-                    }
-                }
+                let done = self.save_session(id, tag, save);
+                self.or_refuse_if_asked(id, tag, done);
             }
-            Command::Refused(code) => self.refused(code),
+            Command::Refused(refusal) => {
+                self.refused(refusal.code);
+                self.log_refusal(id, &refusal);
+            }
+            Command::Dropped(refusal) => self.log_dropped(id, &refusal),
         }
     }
 
@@ -188,16 +229,35 @@ impl Shard {
         }
     }
 
+    fn or_refuse_if_asked(
+        &mut self,
+        id: ConnectionId,
+        tag: Option<Tag>,
+        done: Result<(), Refusal>,
+    ) {
+        match (tag, done) {
+            (Some(tag), done) => self.or_refuse(id, tag, done),
+            (None, Err(refusal)) => {
+                self.refused(refusal.code);
+                self.log_refusal(id, &refusal);
+            }
+            (None, Ok(())) => {}
+        }
+    }
+
     /// Takes an answer of the engine.
     pub(super) fn answered(&mut self, token: u64, answer: Answer) {
         match (self.pending.take(token), answer) {
-            (Waiter::Publish { id, tag, state }, Answer::Published(result)) => {
+            (Waiter::Publish { whose, state }, Answer::Published(result)) => {
                 if result.is_err()
                     && let Some(name) = state
                 {
                     self.states.changed(name);
                 }
-                self.published(id, tag, result);
+                self.published(whose, result);
+            }
+            (Waiter::Letter(queue, offset), Answer::Published(result)) => {
+                self.letter_published(queue, offset, result.err());
             }
             (Waiter::LocalPublish(reply), Answer::Published(result)) => {
                 reply(result.map_err(|error| {
@@ -228,7 +288,61 @@ impl Shard {
 
     pub(super) fn refuse(&mut self, id: ConnectionId, tag: Tag, refusal: Refusal) {
         self.refused(refusal.code);
+        self.log_refusal(id, &refusal);
         self.tell(id, Event::Refused { tag, refusal });
+    }
+
+    /// Says on one line who was refused and why.
+    fn log_refusal(&mut self, id: ConnectionId, refusal: &Refusal) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let Some(who) = self.who(id) else { return };
+        tracing::debug!(
+            protocol = who.protocol,
+            principal = who.principal,
+            session = who.session.as_deref(),
+            connection = who.connection,
+            code = refusal.code.slug(),
+            detail = refusal.detail,
+            "refused"
+        );
+    }
+
+    /// Warns of a message that was dropped without its publisher's knowing; at most once a second, as a client that
+    /// does not learn of it may go on.
+    fn log_dropped(&mut self, id: ConnectionId, refusal: &Refusal) {
+        let now = self.clock.tick();
+        if now < self.dropped.silent_until {
+            self.dropped.left_out += 1;
+            return;
+        }
+        let Some(who) = self.who(id) else { return };
+        self.dropped.silent_until = now.plus_ms(DROPPED_LOG_MS);
+        tracing::warn!(
+            protocol = who.protocol,
+            principal = who.principal,
+            session = who.session.as_deref(),
+            connection = who.connection,
+            code = refusal.code.slug(),
+            detail = refusal.detail,
+            left_out = std::mem::take(&mut self.dropped.left_out),
+            "a message was refused, acknowledged and dropped, as its protocol has no word for a refusal"
+        );
+    }
+
+    fn who(&mut self, id: ConnectionId) -> Option<Who> {
+        let shard = self.index;
+        let connection = self.connection(id)?;
+        let (protocol, session) = (connection.protocol.name(), connection.session);
+        let principal = connection.principal.name.clone();
+        let session = session.and_then(|session| self.sessions.get(session));
+        Some(Who {
+            protocol,
+            principal,
+            session: session.map(|session| name_of(&session.key).to_owned()),
+            connection: format!("{shard}-{}", id.slot()),
+        })
     }
 }
 

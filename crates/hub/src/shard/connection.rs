@@ -51,10 +51,8 @@ impl From<Ending> for Ended {
 pub(super) enum Input {
     /// They are passed on.
     Read,
-    /// They are left unread, because too much waits for the peer.
+    /// At times since the last tick they were left unread.
     Paused,
-    /// The same, and the peer has taken bytes since the last tick.
-    Slow,
 }
 
 pub(super) struct Connection {
@@ -66,8 +64,9 @@ pub(super) struct Connection {
     pub origin: Origin,
     pub outbox: Outbox,
     pub subscriptions: Vec<SubscriptionId>,
-    /// The last message that was offered live, so that a second subscription does not offer it again.
-    pub offered: Offset,
+    /// The last message that was offered live, so that a second subscription does not offer it again; `None` if
+    /// each of its subscriptions gets what several of them match.
+    pub offered: Option<Offset>,
     /// How many of its subscriptions wait for room in the outbox.
     pub blocked: u32,
     /// Whether its conversation kept a message, and was not told yet that the others are through.
@@ -96,12 +95,12 @@ impl Connection {
         Self {
             id,
             protocol: conversation.protocol(),
+            offered: (!conversation.wants_each()).then_some(Offset::ZERO),
             conversation,
             principal,
             origin,
             outbox: Outbox::default(),
             subscriptions: Vec::new(),
-            offered: Offset::ZERO,
             blocked: 0,
             held: false,
             session: None,

@@ -145,8 +145,8 @@ impl Shard {
         }
         let own_echo = !subscription.echo && message.origin == connection.origin;
         // `offered` also catches a subscription of which several filters match.
-        if message.offset <= subscription.cursor || connection.offered == message.offset || own_echo
-        {
+        let is_offered = connection.offered == Some(message.offset);
+        if message.offset <= subscription.cursor || is_offered || own_echo {
             return;
         }
         if message.is_expired(now) {
@@ -169,7 +169,7 @@ impl Shard {
             stop_before(subscription, message, Source::Paused, &self.metrics);
             return;
         }
-        connection.offered = message.offset;
+        connection.offered = connection.offered.map(|_| message.offset);
         if framed == Framed::Put && !connection.dirty {
             connection.dirty = true;
             self.dirty.push(connection.id);

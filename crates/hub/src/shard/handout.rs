@@ -10,10 +10,10 @@ use super::keeping::{BUSY_RETRY_MS, FULL_RETRY_MS};
 use super::pending::Waiter;
 use super::queues::SAVE_MS;
 use super::subscription::Source;
-use crate::queue::{QueueId, Told};
+use crate::queue::{Deliveries, Handed, QueueId, Told};
 
-/// A returned message, on its way out again.
-enum Fetched {
+/// A message that a queue has had out before.
+pub(super) enum Fetched {
     Found(Arc<Message>),
     Gone,
     /// Not before a page is read.
@@ -33,12 +33,14 @@ impl Shard {
     }
 
     fn pump_for(&mut self, id: QueueId, few: bool) {
+        let deliveries_max = self.limits.deliveries_max;
         while let Some(queue) = self.queues.get(id) {
-            let Some((offset, _)) = queue.returned.first_key_value() else {
+            let Some((offset, returned)) = queue.returned.first_key_value() else {
                 break;
             };
             let offset = *offset;
-            if queue.room().0 == 0 {
+            let is_given_up = deliveries_max > 0 && returned.deliveries.made() >= deliveries_max;
+            if queue.room().0 == 0 || queue.graves.are_full() {
                 return;
             }
             match self.fetch(id, offset) {
@@ -51,6 +53,7 @@ impl Shard {
                     self.metrics.expired.add(1);
                     self.forget_returned(id, offset);
                 }
+                Fetched::Found(message) if is_given_up => self.give_up(id, &message),
                 Fetched::Found(message) => {
                     if !self.hand_out(id, &message) {
                         return;
@@ -66,50 +69,56 @@ impl Shard {
             return;
         };
         let ((free, all), waits) = (queue.room(), queue.has_unacked());
+        let is_full = queue.graves.are_full();
         let from_log = self
             .subscription(subscription)
             .is_some_and(|it| it.cursor < floor);
-        if free > 0 && (few || !(from_log && waits && free * 2 < all)) {
+        if free > 0 && !is_full && (few || !(from_log && waits && free * 2 < all)) {
             self.resume(subscription, Source::Paused);
         }
     }
 
-    fn forget_returned(&mut self, id: QueueId, offset: Offset) {
+    pub(super) fn forget_returned(&mut self, id: QueueId, offset: Offset) {
         if let Some(queue) = self.queues.get(id) {
             queue.returned.remove(&offset);
+            queue.graves.remove(offset);
         }
         let due = self.clock.tick().plus_ms(SAVE_MS);
         self.queues.set_due(id, due);
+        self.queues.drop_ended(id);
     }
 
     /// Gives a message to the member whose turn it is; `false` if none takes it now.
     fn hand_out(&mut self, id: QueueId, message: &Arc<Message>) -> bool {
-        let bytes_max = self.limits.outbox_bytes_max;
+        let (bytes_max, now) = (self.limits.inbox_bytes_max, self.clock.tick());
         let Some(queue) = self.queues.get(id) else {
             return false;
         };
         let returned = queue.returned.get_mut(&message.offset);
-        let (count, last) = match &returned {
-            Some(returned) => (returned.count, returned.last),
-            None => (u32::from(message.offset <= queue.suspect_to), None),
-        };
+        let suspect = u32::from(message.offset <= queue.suspect_to);
+        let (deliveries, last) = returned
+            .as_ref()
+            .map_or((Deliveries::new(suspect), None), |it| {
+                (it.deliveries, it.last)
+            });
         if let Some(returned) = returned {
             returned.message = Some(Arc::clone(message));
         }
         let Some(member) = queue.pick(message.size(), bytes_max, last) else {
             return false;
         };
-        queue.assign(member, message, count);
-        if count > 0 {
+        let deadline = queue.assign(member, message, deliveries, now);
+        if deliveries.told > 0 {
             self.metrics.redelivered.add(1);
         }
-        let told = Told::Message {
+        let handed = Handed {
+            home: self.index,
+            queue: id,
             message: Arc::clone(message),
-            redelivered: count,
+            redelivered: deliveries.told,
         };
-        self.tell_member(member, told);
-        let due = self.clock.tick().plus_ms(SAVE_MS);
-        self.queues.set_due(id, due);
+        self.tell_member(member, Told::Message(handed));
+        self.queues.set_due(id, now.plus_ms(SAVE_MS).min(deadline));
         true
     }
 
@@ -119,19 +128,18 @@ impl Shard {
             return false;
         };
         // What came back goes first.
-        if !queue.returned.is_empty() || queue.room().0 == 0 {
+        if !queue.returned.is_empty() || queue.room().0 == 0 || queue.graves.are_full() {
             return false;
         }
         self.hand_out(id, &Arc::new(message.copy()))
     }
 
-    /// Finds a returned message: with the queue, in the tail, or in the log.
-    fn fetch(&mut self, id: QueueId, offset: Offset) -> Fetched {
+    /// Finds a returned message, or one that was given up: with the queue, in the tail, or in the log.
+    pub(super) fn fetch(&mut self, id: QueueId, offset: Offset) -> Fetched {
         let Some(queue) = self.queues.get(id) else {
             return Fetched::Later;
         };
-        let returned = queue.returned.get(&offset);
-        if let Some(message) = returned.and_then(|it| it.message.as_ref()) {
+        if let Some(message) = queue.message(offset) {
             return Fetched::Found(Arc::clone(message));
         }
         if offset > self.tail.floor()
@@ -191,21 +199,14 @@ impl Shard {
             }
         };
         for message in page.messages {
-            if let Some(returned) = queue.returned.get_mut(&message.offset) {
-                returned.message = Some(message);
-            }
+            queue.put_message(message);
         }
         // What the page would have and does not have is in no log any more.
-        let gone: Vec<Offset> = queue
-            .returned
-            .range(first..=page.scanned_to.max(first))
-            .filter(|(_, returned)| returned.message.is_none())
-            .map(|(offset, _)| *offset)
-            .collect();
-        for offset in gone {
+        for offset in queue.missing(first, page.scanned_to.max(first)) {
             self.metrics.queue_missed.add(1);
             self.forget_returned(id, offset);
         }
+        self.bury(id);
         self.pump(id);
     }
 }

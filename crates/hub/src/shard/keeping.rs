@@ -5,7 +5,7 @@ use tidings_types::Receipt;
 
 use super::Shard;
 use super::pending::Waiter;
-use crate::queue;
+use crate::queue::{self, Settled};
 use crate::session::{Session, SessionId};
 use crate::states::Written;
 
@@ -76,6 +76,7 @@ impl Shard {
                     self.landed(id);
                     self.tell(id, Event::Saved { tag });
                 }
+                self.tell_settled(&written.awaiting, Settled::Durable);
                 self.queue_written(&written.name, written.sitting);
             }
             return;
@@ -86,6 +87,8 @@ impl Shard {
                 self.landed(id);
                 self.refuse(id, tag, (*error).into());
             }
+            let awaiting = std::mem::take(&mut written.awaiting);
+            self.tell_settled(&awaiting, Settled::Failed(*error));
             self.queue_not_written(&written.name, *error);
         }
         if *error == PublishError::Failed {

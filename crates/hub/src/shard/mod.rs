@@ -11,6 +11,7 @@ mod fanout;
 mod handout;
 mod history;
 mod keeping;
+mod letters;
 mod members;
 mod pages;
 mod pending;
@@ -20,6 +21,7 @@ mod runs;
 mod sessions;
 mod subscribe;
 mod subscription;
+mod verdicts;
 mod wills;
 
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use slab::Slab;
 use tidings_ports::{Answer, Clock, Command, Conversation, Engine, Event, Start, Tick};
-use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode};
+use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode, Topic};
 
 use connection::{Connection, Input};
 pub use connection::{ConnectionId, Ended};
@@ -37,11 +39,12 @@ use pending::{DueWill, Pending};
 pub use pending::{PublishReply, ReadReply};
 pub(crate) use subscription::SubscriptionId;
 use subscription::{Formats, Source, Subscription};
+use verdicts::Awaited;
 
 use crate::inbox::{Inbox, Inboxes, Note};
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::outbox::Outbox;
-use crate::queue::{self, Queues};
+use crate::queue::{self, Queues, Transaction};
 use crate::session::{self, Sessions};
 use crate::states::States;
 use crate::tail::Tail;
@@ -69,6 +72,8 @@ pub struct ShardConfig {
     pub clock: Arc<dyn Clock>,
     /// The limits.
     pub limits: Arc<Limits>,
+    /// Where messages go that work queues give up, each under its own topic; `None` drops them.
+    pub dead_letter: Option<Topic>,
     /// Its own numbers.
     pub metrics: Arc<Metrics>,
     /// The numbers of all.
@@ -85,6 +90,7 @@ pub struct Shard {
     inboxes: Arc<Inboxes>,
     clock: Arc<dyn Clock>,
     limits: Arc<Limits>,
+    dead_letter: Option<Topic>,
     metrics: Arc<Metrics>,
     shared: Arc<SharedMetrics>,
     /// State of a small generator (splitmix64); never the same output twice in a row.
@@ -113,6 +119,11 @@ pub struct Shard {
     queues: Queues,
     /// How often a queue of this shard got its first member.
     sittings: u64,
+    /// Verdicts of this shard's members that somebody waits for.
+    awaited: Slab<Awaited>,
+    transactions: Slab<Transaction>,
+    /// How many there were.
+    transaction_number: u64,
     /// What this shard's queues and members have for each other.
     own_notes: VecDeque<Note>,
     /// What of them, and of the queues, is to be written.
@@ -130,6 +141,7 @@ pub struct Shard {
     matched: Vec<Entry>,
     due: Vec<(Tick, ConnectionId)>,
     own_frames: Vec<Bytes>,
+    dropped: commands::DroppedLog,
 }
 
 impl Shard {
@@ -146,6 +158,7 @@ impl Shard {
             inboxes: config.inboxes,
             clock: config.clock,
             limits: config.limits,
+            dead_letter: config.dead_letter,
             metrics: config.metrics,
             shared: config.shared,
             random: config.seed,
@@ -164,6 +177,9 @@ impl Shard {
             sessions: Sessions::default(),
             queues: Queues::default(),
             sittings: 0,
+            awaited: Slab::new(),
+            transactions: Slab::new(),
+            transaction_number: 0,
             own_notes: VecDeque::new(),
             states: States::default(),
             due_wills: VecDeque::new(),
@@ -174,6 +190,7 @@ impl Shard {
             matched: Vec::new(),
             due: Vec::new(),
             own_frames: Vec::new(),
+            dropped: commands::DroppedLog::default(),
         };
         for (name, value) in config.states {
             shard.restore(name, &value);
@@ -223,9 +240,6 @@ impl Shard {
     /// Passes what the peer sent to its conversation. An unfinished rest stays in `input`.
     pub fn receive(&mut self, id: ConnectionId, input: &mut BytesMut) {
         self.scan_left = self.limits.tail_scan_max;
-        if let Some(connection) = self.connection(id) {
-            connection.input = Input::Read;
-        }
         self.converse(id, |conversation, turn| conversation.receive(input, turn));
         self.settle();
     }
@@ -302,9 +316,6 @@ impl Shard {
         let Some(connection) = self.connection(id) else {
             return;
         };
-        if connection.input == Input::Paused {
-            connection.input = Input::Slow;
-        }
         let ended = connection.ended != Ended::No;
         if ended || connection.outbox.cost() > low_water || connection.blocked == 0 {
             return;
@@ -327,7 +338,7 @@ impl Shard {
         let wants = connection.ended == Ended::No
             && connection.outbox.cost() < bytes_max
             && connection.in_flight < publishes_max;
-        if !wants && connection.input == Input::Read {
+        if !wants {
             connection.input = Input::Paused;
         }
         wants
@@ -399,6 +410,13 @@ impl Shard {
             Note::Answer(token, answer) => self.answered(token, answer),
             Note::Request(key, member, request) => self.requested(&key, member, request),
             Note::Told(subscription, told) => self.told(subscription, told),
+            Note::Settled(token, settled) => self.settled(token, settled),
+            Note::GivenBack {
+                queue,
+                member,
+                told,
+                message,
+            } => self.given_back(queue, (member, told), message),
         }
     }
 
@@ -419,11 +437,13 @@ impl Shard {
             match connection.wake {
                 Some(wake) if wake <= now => {
                     connection.wake = None;
+                    // Nobody may have asked since it became so.
+                    self.wants_input(id);
                     self.converse(id, Conversation::tick);
-                    if let Some(connection) = self.connection(id)
-                        && connection.input == Input::Slow
+                    if self.wants_input(id)
+                        && let Some(connection) = self.connection(id)
                     {
-                        connection.input = Input::Paused;
+                        connection.input = Input::Read;
                     }
                 }
                 Some(later) => {

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tidings_ports::{Event, Gap, GapReason, Page, ReadError, ReadFrom, ReadRequest, ReplyTo};
+use tidings_ports::{
+    Event, Gap, GapReason, Page, ReadError, ReadFrom, ReadRequest, ReplyTo, SubscriptionKey,
+};
 use tidings_types::{Cursor, Offset, Topic};
 
 use super::Shard;
 use super::catchup::Offered;
-use super::connection::Ended;
+use super::connection::{ConnectionId, Ended};
 use super::history::gap_of;
 use super::pending::Waiter;
 use super::subscription::{First, LiveOnly, Source, SubscriptionId};
@@ -92,27 +94,47 @@ impl Shard {
         let Some(subscription) = self.subscription(id) else {
             return;
         };
-        let Some(LiveOnly { first, last }) = subscription.live_only.filter(|it| it.first <= floor)
-        else {
+        let missed = subscription.live_only.as_deref();
+        let Some(LiveOnly { first, last }) = missed.copied().filter(|it| it.first <= floor) else {
             return;
         };
-        subscription.live_only = (last > floor).then(|| LiveOnly {
-            first: first.max(floor.next()),
-            last,
+        subscription.live_only = (last > floor).then(|| {
+            Box::new(LiveOnly {
+                first: first.max(floor.next()),
+                last,
+            })
         });
         let cursor = Cursor {
             epoch,
             offset: subscription.cursor,
         };
-        let (connection, key) = (subscription.connection, subscription.key);
         self.metrics.live_only_missed.add(1);
-        self.metrics.gap(GapReason::LiveOnly);
         let gap = Gap {
             reason: GapReason::LiveOnly,
             after: Some(cursor),
             resume: cursor,
         };
+        self.has_gap(id, gap);
+    }
+
+    /// Something that a subscription has not read is gone: its conversation is told, or its queue's members are.
+    fn has_gap(&mut self, id: SubscriptionId, gap: Gap) {
+        let Some(subscription) = self.subscription(id) else {
+            return;
+        };
+        if let Some(queue) = subscription.queue {
+            return self.queue_missed(queue, gap);
+        }
+        let (connection, key) = (subscription.connection, subscription.key);
+        self.metrics.gap(gap.reason);
+        self.tell_gap(connection, key, gap);
+    }
+
+    /// Tells of a gap, and carries out at once what the conversation asks for then: it may want to frame the message
+    /// behind the gap itself.
+    pub(super) fn tell_gap(&mut self, connection: ConnectionId, key: SubscriptionKey, gap: Gap) {
         self.tell(connection, Event::Gap { key, gap });
+        self.settle_one(connection);
     }
 
     /// A page for a subscription has been read, or has not.
@@ -221,8 +243,8 @@ impl Shard {
             return subscription.start.min(altered_at);
         }
         let limit = head.min(altered_at);
-        match subscription.live_only {
-            Some(LiveOnly { first, .. }) if first > floor => limit.min(Offset(first.0 - 1)),
+        match subscription.live_only.as_deref() {
+            Some(LiveOnly { first, .. }) if *first > floor => limit.min(Offset(first.0 - 1)),
             _ => limit,
         }
     }
@@ -258,8 +280,7 @@ impl Shard {
         }
         self.tell_live_only_gap(id);
         if let Some(gap) = gap_of(page, Some(before), epoch) {
-            self.metrics.gap(gap.reason);
-            self.tell(connection, Event::Gap { key, gap });
+            self.has_gap(id, gap);
         }
     }
 }

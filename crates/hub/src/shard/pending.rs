@@ -20,9 +20,8 @@ pub(super) type PageReply = Box<dyn FnOnce(Result<Page, Refusal>)>;
 /// Who waits.
 pub(super) enum Waiter {
     Publish {
-        id: ConnectionId,
-        tag: Tag,
-        /// The state that is written with it.
+        whose: Publisher,
+        /// The session's state that is written with it.
         state: Option<ByteString>,
     },
     LocalPublish(PublishReply),
@@ -32,6 +31,16 @@ pub(super) enum Waiter {
     LocalRead(PageReply),
     /// Of a queue: its returned messages, from this one on.
     Fetch(QueueId, Offset),
+    /// Of a queue: a message that it gave up.
+    Letter(QueueId, Offset),
+}
+
+/// Whose publish.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Publisher {
+    Connection(ConnectionId, Tag),
+    /// Of this shard's.
+    Transaction(usize),
 }
 
 /// A will that is to be published now.

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use tidings_ports::{
-    Event, PublishError, ReplyTo, SessionSave, StateChange, Submission, SubmitError, Tag,
+    Event, PublishError, ReplyTo, SessionSave, Settle, StateChange, Submission, SubmitError, Tag,
 };
 use tidings_types::{Draft, Principal, Protocol, Receipt, Refusal};
 
 use super::Shard;
 use super::connection::ConnectionId;
-use super::pending::{PublishReply, Waiter};
+use super::pending::{PublishReply, Publisher, Waiter};
 use crate::gate::{self, Admitted};
+use crate::session::{Saved, SessionId};
 
 impl Shard {
     /// Publishes for a peer without a conversation (an HTTP request). The reply is called once, later or now.
@@ -33,60 +34,78 @@ impl Shard {
         }
     }
 
-    /// Publishes for a connection. With `save`, the session's new state is written no later than the drafts.
+    /// Publishes for a connection. With `save`, the session's new state is written together with the drafts; with
+    /// `settle`, messages of work queues are settled together with them.
     pub(super) fn publish_for(
         &mut self,
         id: ConnectionId,
         tag: Tag,
         mut drafts: Vec<Draft>,
         save: Option<SessionSave>,
-    ) {
+        settle: &[Settle],
+    ) -> Result<(), Refusal> {
         let Some(connection) = self.connection(id) else {
-            return;
+            return Ok(());
         };
         let (principal, origin) = (Arc::clone(&connection.principal), connection.origin);
         let protocol = connection.protocol;
         for draft in &mut drafts {
             draft.origin = origin;
         }
-        let admitted = gate::publish(&principal, drafts, &self.limits).and_then(|drafts| {
-            let save = save.map(|save| self.admit_save(id, save)).transpose()?;
-            Ok((drafts, save))
-        });
-        let (drafts, save) = match admitted {
-            Ok(admitted) => admitted,
-            Err(refusal) => return self.refuse(id, tag, refusal),
+        let drafts = if drafts.is_empty() && !settle.is_empty() {
+            None
+        } else {
+            Some(gate::publish(&principal, drafts, &self.limits)?)
         };
-        self.count_published(protocol, &drafts);
+        let save = save.map(|save| self.admit_save(id, save)).transpose()?;
+        if let Some(drafts) = &drafts {
+            self.count_published(protocol, drafts);
+        }
+        if !settle.is_empty() {
+            return self.begin_transaction((id, tag), drafts, save, settle);
+        }
+        self.submit_saving(drafts, save, None, Publisher::Connection(id, tag))?;
+        if let Some(connection) = self.connection(id) {
+            connection.in_flight += 1;
+        }
+        Ok(())
+    }
+
+    /// Hands drafts to the log, together with a session's new state and one more state.
+    pub(super) fn submit_saving(
+        &mut self,
+        drafts: Option<Admitted<Vec<Draft>>>,
+        save: Option<(SessionId, Saved)>,
+        state: Option<StateChange>,
+        whose: Publisher,
+    ) -> Result<(), SubmitError> {
         let before = save.and_then(|(session, saved)| self.replace_saved(session, saved));
         let change = before
             .as_ref()
             .and_then(|(session, _)| self.change_of(*session));
-        let state = change.as_ref().map(|change| change.name.clone());
-        let states = change.into_iter().collect();
-        match self.submit(Some(drafts), states, Waiter::Publish { id, tag, state }) {
-            Ok(()) => {
-                if let Some(connection) = self.connection(id) {
-                    connection.in_flight += 1;
-                }
-            }
-            Err((error, waiter)) => {
-                // What was to be written before still is.
-                if let Waiter::Publish {
-                    state: Some(name), ..
-                } = waiter
-                {
-                    self.states.changed(name);
-                }
-                // Nothing of a refused command is carried out.
-                if let Some((session, saved)) = before
-                    && let Some(session) = self.sessions.get(session)
-                {
-                    session.saved = saved;
-                }
-                self.refuse(id, tag, error.into());
-            }
+        let saved = change.as_ref().map(|change| change.name.clone());
+        let states = change.into_iter().chain(state).collect();
+        let waiter = Waiter::Publish {
+            whose,
+            state: saved,
+        };
+        let Err((error, waiter)) = self.submit(drafts, states, waiter) else {
+            return Ok(());
+        };
+        // What was to be written before still is.
+        if let Waiter::Publish {
+            state: Some(name), ..
+        } = waiter
+        {
+            self.states.changed(name);
         }
+        // Nothing of a refused command is carried out.
+        if let Some((session, saved)) = before
+            && let Some(session) = self.sessions.get(session)
+        {
+            session.saved = saved;
+        }
+        Err(error)
     }
 
     fn count_published(&self, protocol: Protocol, drafts: &gate::Admitted<Vec<Draft>>) {
@@ -118,10 +137,13 @@ impl Shard {
 
     pub(super) fn published(
         &mut self,
-        id: ConnectionId,
-        tag: Tag,
+        whose: Publisher,
         result: Result<Vec<Receipt>, PublishError>,
     ) {
+        let (id, tag) = match whose {
+            Publisher::Connection(id, tag) => (id, tag),
+            Publisher::Transaction(at) => return self.transaction_done(at, result),
+        };
         self.landed(id);
         match result {
             Ok(receipts) => self.tell(id, Event::Published { tag, receipts }),

@@ -1,23 +1,27 @@
 //! The queues' end of work queues: handing out messages, and keeping what is not done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use tidings_ports::{
-    Expiry, Framing, GapReason, PublishError, Start, SubscriptionKey, Tag, Tick, Until,
+    Expiry, Framing, Gap, GapReason, PublishError, Start, SubscriptionKey, Tag, Tick, Until,
+    Verdict,
 };
-use tidings_types::{Offset, Refusal, RefusalCode};
+use tidings_types::{Cursor, Message, Offset, Refusal, RefusalCode};
 
 use super::Shard;
 use super::connection::ConnectionId;
 use super::subscribe::Ask;
 use super::subscription::First;
 use crate::inbox::Note;
-use crate::queue::{Join, MemberId, QueueId, Record, Request, Told};
+use crate::queue::{Awaiting, Join, MemberId, QueueId, Record, Request, Settled, Told};
 
 /// How long acknowledgements are collected before a queue's position is written.
 pub(super) const SAVE_MS: u64 = 250;
+/// Queues that are looked at before the shard's other work gets its turn.
+const QUEUES_A_TURN: usize = 256;
 
 impl Shard {
     /// A member asks something of a queue of this shard.
@@ -29,21 +33,58 @@ impl Shard {
             return;
         }
         let Some(queue) = self.queues.find(key) else {
+            // It is gone, and with it what was to be settled.
+            if let Request::Settle(_, _, Some(token))
+            | Request::Leave {
+                forget: Some(token),
+            }
+            | Request::Hold(_, token)
+            | Request::Release(_, _, token) = request
+            {
+                let shard = member.shard;
+                self.tell_settled(&[Awaiting { shard, token }], Settled::NotYours);
+            }
             return;
         };
         let id = queue.id;
         let changed = match request {
             Request::Join(_) => false,
-            Request::Leave => {
+            Request::Leave { forget } => {
+                let was_kept = queue.is_kept();
                 let left = queue.leave(member);
                 if left {
-                    self.member_left(id);
+                    self.member_left(id, forget.is_some());
+                }
+                if let Some(token) = forget {
+                    let shard = member.shard;
+                    self.has_left(id, was_kept.then_some(key), Awaiting { shard, token });
                 }
                 left
             }
-            Request::Ack(offset) => queue.ack(member, offset),
-            Request::Nack(offset) => queue.nack(member, offset),
-            Request::GiveBack(message) => queue.give_back(member, message),
+            Request::Settle(offset, verdict, token) => {
+                let settled = queue.settle(member, offset, verdict);
+                self.verdict_given(id, member, settled, token);
+                if verdict == Verdict::Reject {
+                    self.bury(id);
+                }
+                settled
+            }
+            Request::Hold(offset, token) => {
+                let held = queue.hold(member, offset);
+                self.verdict_given(id, member, held, Some(token));
+                held
+            }
+            Request::Release(offset, verdict, token) => {
+                let now = self.clock.tick();
+                if let Some(deadline) = queue.release(member, offset, verdict, now) {
+                    self.queues.set_due(id, deadline);
+                }
+                self.verdict_given(id, member, true, Some(token));
+                if verdict == Some(Verdict::Reject) {
+                    self.bury(id);
+                }
+                true
+            }
             Request::Ready => {
                 queue.set_ready(member, true);
                 false
@@ -54,6 +95,58 @@ impl Shard {
             self.queues.set_due(id, due);
         }
         self.pump(id);
+    }
+
+    /// Sees to it that who forgets a queue is told, when it is forgotten for good if it is. `kept` is the name of what
+    /// is on record of it.
+    fn has_left(&mut self, id: QueueId, kept: Option<&ByteString>, awaiting: Awaiting) {
+        // Others may still be there.
+        let is_over = self.queues.get(id).is_none_or(|queue| queue.is_over());
+        match kept.filter(|_| is_over) {
+            Some(key) => self.states.awaited_verdict(key.clone(), awaiting),
+            None => self.tell_settled(&[awaiting], Settled::Durable),
+        }
+    }
+
+    /// A message that this shard's queue handed out was not delivered.
+    pub(super) fn given_back(
+        &mut self,
+        id: QueueId,
+        (member, told): (MemberId, u32),
+        message: Arc<Message>,
+    ) {
+        if let Some(queue) = self.queues.get(id) {
+            queue.give_back(member, told, message);
+            self.queues.set_due(id, self.clock.tick().plus_ms(SAVE_MS));
+            self.pump(id);
+        }
+    }
+
+    /// Sees to it that who waits for a verdict, or for a step of a transaction, is told.
+    fn verdict_given(&mut self, id: QueueId, member: MemberId, given: bool, token: Option<u64>) {
+        if !given {
+            self.metrics.queue_strays.add(1);
+        }
+        let Some(token) = token else {
+            return;
+        };
+        let awaiting = Awaiting {
+            shard: member.shard,
+            token,
+        };
+        match self.queues.get(id) {
+            Some(queue) if given && queue.is_kept() => {
+                self.states.awaited_verdict(queue.key.clone(), awaiting);
+            }
+            _ if given => self.tell_settled(&[awaiting], Settled::Durable),
+            _ => self.tell_settled(&[awaiting], Settled::NotYours),
+        }
+    }
+
+    pub(super) fn tell_settled(&mut self, awaiting: &[Awaiting], settled: Settled) {
+        for awaiting in awaiting {
+            self.send(awaiting.shard, Note::Settled(awaiting.token, settled));
+        }
     }
 
     pub(super) fn tell_member(&mut self, member: MemberId, told: Told) {
@@ -74,10 +167,15 @@ impl Shard {
                 "the members of a work queue subscribe to the same topics: use another name for others",
             ));
         }
-        queue.join(member, join.prefetch);
+        queue.join(member, &join);
         queue.filters = join.filters;
+        let was_kept = queue.is_kept();
         // Of several that want it kept, the one that wants it longest counts, also while that one is away.
         queue.expiry = longer(queue.expiry, join.expiry);
+        if was_kept != queue.is_kept() {
+            // From now on it is to be on record.
+            queue.is_open = false;
+        }
         if queue.subscription.is_none() {
             self.sittings += 1;
             queue.sitting = self.sittings;
@@ -90,10 +188,10 @@ impl Shard {
     }
 
     fn new_queue(&mut self, key: &ByteString) -> Result<QueueId, Refusal> {
-        let max = self.limits.sessions_max;
-        if !self.shared.add_session(max) {
+        let max = self.limits.queues_max;
+        if !self.shared.queues.add_one(max) {
             let detail = format!(
-                "the server keeps {max} sessions and work queues, the most that are permitted (limits.sessions_max)"
+                "the server keeps {max} work queues, the most that are permitted (limits.queues_max): end those that nobody needs"
             );
             return Err(Refusal::new(RefusalCode::TooManySessions, detail));
         }
@@ -117,7 +215,7 @@ impl Shard {
         let (position, filters) = (queue.position, queue.filters.clone());
         let (start, offset) = if queue.is_placed {
             let epoch = self.engine.epoch();
-            let cursor = tidings_types::Cursor {
+            let cursor = Cursor {
                 epoch,
                 offset: position,
             };
@@ -125,7 +223,16 @@ impl Shard {
         } else {
             let (offset, unknown) = self.locate(&start);
             if unknown {
-                self.metrics.gap(GapReason::UnknownCursor);
+                let epoch = self.engine.epoch();
+                let gap = Gap {
+                    reason: GapReason::UnknownCursor,
+                    after: match start {
+                        Start::After(cursor) => Some(cursor),
+                        _ => None,
+                    },
+                    resume: Cursor { epoch, offset },
+                };
+                self.queue_missed(id, gap);
             }
             // What is retained is for each subscriber of its own, and not for one of many.
             match start {
@@ -166,7 +273,11 @@ impl Shard {
             return;
         }
         if let Some(queue) = self.queues.get(id) {
-            if queue.is_open || queue.since.is_some() {
+            if !queue.is_kept() {
+                // There is nothing to wait for.
+                queue.is_open = queue.since.is_none();
+                self.welcome(id);
+            } else if queue.is_open || queue.since.is_some() {
                 self.states.changed(queue.key.clone());
             } else {
                 self.states.urgent(queue.key.clone());
@@ -181,9 +292,22 @@ impl Shard {
         };
         let (joining, subscription) = (queue.take_joining(), queue.subscription);
         let position = subscription.and_then(|it| self.position_of(it));
-        for member in joining {
+        for (member, gap) in joining {
             let told = Told::Joined(position.unwrap_or(Offset::ZERO));
             self.tell_member(member, told);
+            if let Some(gap) = gap {
+                self.tell_member(member, Told::Gap(gap));
+            }
+        }
+    }
+
+    /// Messages are gone that a queue has not read: all its members are told.
+    pub(super) fn queue_missed(&mut self, id: QueueId, gap: Gap) {
+        self.metrics.gap(gap.reason);
+        self.metrics.queue_missed.add(1);
+        let members = self.queues.get(id).map(|queue| queue.missed(gap));
+        for member in members.into_iter().flatten() {
+            self.tell_member(member, Told::Gap(gap));
         }
     }
 
@@ -211,13 +335,13 @@ impl Shard {
             // Nobody left it, so nothing changed: it is not to be written once more for that.
             return;
         }
-        for member in joining {
+        for (member, _) in joining {
             if let Some(queue) = self.queues.get(id) {
                 queue.leave(member);
             }
             self.tell_member(member, Told::Refused(error.into()));
         }
-        self.member_left(id);
+        self.member_left(id, false);
     }
 
     /// A queue cannot go on: its members are told, and it waits for the next one.
@@ -231,18 +355,18 @@ impl Shard {
             if let Some(queue) = self.queues.get(id) {
                 queue.leave(member);
             }
-            let told = if joining.contains(&member) {
+            let told = if joining.iter().any(|(joining, _)| *joining == member) {
                 Told::Refused(refusal.clone())
             } else {
                 Told::Lost(refusal.clone())
             };
             self.tell_member(member, told);
         }
-        self.member_left(id);
+        self.member_left(id, false);
     }
 
     /// A member left: if it was the last one, the queue waits, or ends.
-    fn member_left(&mut self, id: QueueId) {
+    fn member_left(&mut self, id: QueueId, forget: bool) {
         let now = self.clock.now();
         let Some(queue) = self.queues.get(id) else {
             return;
@@ -265,14 +389,8 @@ impl Shard {
         };
         queue.since = Some(now);
         queue.is_open = false;
-        for returned in queue.returned.values_mut() {
-            // What is in the log is read again.
-            returned.message = returned
-                .message
-                .take()
-                .filter(|message| message.storage == tidings_types::Storage::None);
-        }
-        if queue.expiry == Expiry::WithConnection || !located {
+        queue.shrink();
+        if forget || !queue.is_kept() || !located {
             return self.end_queue(id);
         }
         self.queue_changed(id);
@@ -280,11 +398,12 @@ impl Shard {
     }
 
     fn end_queue(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.remove(id) {
-            self.shared.remove_session();
-            self.metrics.queues.sub(1);
-            self.states.changed(queue.key);
+        self.shared.queues.remove_one();
+        self.metrics.queues.sub(1);
+        if let Some(key) = self.queues.end(id) {
+            self.states.changed(key);
         }
+        self.bury(id);
     }
 
     /// The time has come to write a queue's position, to try again what was busy, or to end it.
@@ -294,8 +413,20 @@ impl Shard {
             return;
         };
         let Some(since) = queue.since else {
+            let tick = self.clock.tick();
+            while queue.take_late(tick) {
+                self.metrics.queue_late.add(1);
+            }
+            if let Some(deadline) = queue.next_deadline() {
+                self.queues.set_due(id, deadline);
+            }
             self.queue_changed(id);
+            self.bury(id);
             return self.pump_now(id);
+        };
+        self.bury(id);
+        let Some(queue) = self.queues.get(id).filter(|queue| !queue.is_over()) else {
+            return;
         };
         let Expiry::After(expiry) = queue.expiry else {
             return;
@@ -337,22 +468,18 @@ impl Shard {
             self.metrics.sessions_unread.add(1);
             return;
         };
-        if record.expiry == Expiry::WithConnection {
-            // Its members are gone, with the process at the latest.
-            return self.states.changed(key);
-        }
         if record.since.is_none() {
             // Its members may have got more than the record knows of.
             record.suspect_to = self.engine.head();
-            for count in record.outstanding.values_mut() {
-                *count = (*count).max(1);
+            for it in record.outstanding.values_mut() {
+                it.count = it.count.max(1);
             }
         }
         let id = self.queues.add(key, record, now);
         if let Some(queue) = self.queues.get(id) {
             queue.is_placed = true;
         }
-        self.shared.add_session(usize::MAX);
+        self.shared.queues.add_one(usize::MAX);
         self.metrics.queues.add(1);
         self.queue_changed(id);
         self.queues.set_due(id, self.clock.tick());
@@ -360,7 +487,10 @@ impl Shard {
 
     /// Looks at the queues whose time has come.
     pub(super) fn tick_queues(&mut self, now: Tick) {
-        while let Some(id) = self.queues.take_due(now) {
+        for _ in 0..QUEUES_A_TURN {
+            let Some(id) = self.queues.take_due(now) else {
+                return;
+            };
             self.queue_is_due(id);
         }
     }
@@ -378,7 +508,7 @@ impl Shard {
                 }
             }
             if !members.is_empty() {
-                self.member_left(id);
+                self.member_left(id, false);
             }
         }
     }

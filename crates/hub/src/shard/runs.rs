@@ -49,7 +49,7 @@ impl Shard {
             return false;
         }
         let connection = &mut self.connections[subscription.connection.index as usize];
-        if connection.offered == last.offset || connection.ended != Ended::No {
+        if connection.offered == Some(last.offset) || connection.ended != Ended::No {
             return true;
         }
         let own = |message: &Message| message.origin == connection.origin;
@@ -60,13 +60,13 @@ impl Shard {
         if !is_plain {
             return false;
         }
-        let Some(frame) = self.formats.run_frame(slot, run) else {
+        let Some(frame) = self.formats.run_frame(slot as usize, run) else {
             return false;
         };
         if connection.outbox.cost() + frame.len() >= self.limits.outbox_bytes_max {
             return false;
         }
-        connection.offered = last.offset;
+        connection.offered = connection.offered.map(|_| last.offset);
         connection.outbox.push(frame.clone());
         let counts = &self.metrics.protocols[connection.protocol.index()];
         counts.delivered.add(run.len() as u64);

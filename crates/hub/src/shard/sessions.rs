@@ -75,7 +75,7 @@ impl Shard {
         connection: ConnectionId,
     ) -> Result<SessionId, Refusal> {
         let max = self.limits.sessions_max;
-        if !self.shared.add_session(max) {
+        if !self.shared.sessions.add_one(max) {
             let detail = format!(
                 "the server keeps {max} sessions, the most that are permitted (limits.sessions_max): let some expire"
             );
@@ -209,7 +209,7 @@ impl Shard {
         let Some(it) = self.sessions.remove(session) else {
             return;
         };
-        self.shared.remove_session();
+        self.shared.sessions.remove_one();
         let will = it.saved.and_then(|saved| saved.will);
         match will {
             // Its record goes when it is published.
@@ -304,8 +304,9 @@ impl Shard {
         &mut self,
         session: SessionId,
         saved: Saved,
-    ) -> Option<(SessionId, Option<Saved>)> {
-        let before = self.sessions.get(session)?.saved.replace(saved);
+    ) -> Option<(SessionId, Option<Box<Saved>>)> {
+        let kept = &mut self.sessions.get(session)?.saved;
+        let before = kept.replace(Box::new(saved));
         Some((session, before))
     }
 
@@ -319,7 +320,7 @@ impl Shard {
         let was_connected = record.since.is_none();
         let session = self.sessions.restore(key.clone(), record, now);
         // Over the limit there are no new ones until some have ended.
-        self.shared.add_session(usize::MAX);
+        self.shared.sessions.add_one(usize::MAX);
         self.metrics.sessions_offline.add(1);
         if was_connected {
             // Its time runs from here on, also over the next start.

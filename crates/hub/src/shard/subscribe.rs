@@ -8,7 +8,7 @@ use tidings_types::{Cursor, Offset, Principal, Refusal, RefusalCode, TopicFilter
 use super::Shard;
 use super::commands::no_such_subscription;
 use super::connection::ConnectionId;
-use super::subscription::{Membership, Source, Subscription, SubscriptionId, first_of};
+use super::subscription::{First, Membership, Source, Subscription, SubscriptionId, first_of};
 use crate::gate::{self, Wanted};
 use crate::queue::Request;
 use crate::trie::{Entry, Place, Trie};
@@ -138,6 +138,10 @@ impl Shard {
         self.metrics.subscriptions.add(1);
         self.metrics.catching_up.add(1);
         if let Some(connection) = self.connection(connection) {
+            // Most have one.
+            if connection.subscriptions.is_empty() {
+                connection.subscriptions.reserve_exact(1);
+            }
             connection.subscriptions.push(id);
         }
         id
@@ -234,12 +238,46 @@ impl Shard {
             .find(|subscription| self.subscriptions[subscription.index as usize].key == key)
     }
 
-    pub(super) fn unsubscribe_for(&mut self, id: ConnectionId, tag: Tag, key: SubscriptionKey) {
-        let Some(subscription) = self.subscription_of(id, key) else {
-            return self.refuse(id, tag, no_such_subscription());
+    pub(super) fn unsubscribe_for(
+        &mut self,
+        id: ConnectionId,
+        tag: Tag,
+        key: SubscriptionKey,
+        forget: bool,
+    ) -> Result<(), Refusal> {
+        let found = self.subscription_of(id, key);
+        let found = found.ok_or_else(no_such_subscription)?;
+        let Some(subscription) = self.subscription(found) else {
+            return Ok(());
         };
-        self.end_subscription(id, subscription);
+        if let Some(membership) = &mut subscription.membership {
+            if membership.joining.is_none() {
+                self.leave_queue(id, found, (tag, key), forget);
+                return Ok(());
+            }
+            // Its queue may have come to be by it, and the answer to that says that it is there for good.
+            membership.leaving = Some((tag, forget));
+            if let Some(connection) = self.connection(id) {
+                connection.subscriptions.retain(|other| *other != found);
+                connection.in_flight += 1;
+            }
+            return Ok(());
+        }
+        let unanswered = match subscription.first {
+            First::Last(_, tag) => Some(tag),
+            _ => None,
+        };
+        self.end_subscription(id, found);
+        if let Some(tag) = unanswered {
+            // Where the newest N begin is not known, and nobody asks any more.
+            let cursor = Cursor {
+                epoch: self.engine.epoch(),
+                offset: Offset::ZERO,
+            };
+            self.tell(id, Event::Subscribed { tag, key, cursor });
+        }
         self.tell(id, Event::Unsubscribed { tag, key });
+        Ok(())
     }
 
     /// Ends one subscription of a connection that goes on.
@@ -258,7 +296,7 @@ impl Shard {
 
     pub(super) fn remove_subscription(&mut self, id: SubscriptionId) {
         // If it is a member's, the queue gives its messages to others.
-        self.request(id, Request::Leave);
+        self.request(id, Request::Leave { forget: None });
         self.remove_filters(id);
         let subscription = self.subscriptions.remove(id.index as usize);
         debug_assert_eq!(subscription.id, id);
@@ -295,7 +333,7 @@ pub(super) fn each_once(mut filters: Vec<TopicFilter>) -> Vec<TopicFilter> {
     filters
 }
 
-fn insert_filters(trie: &mut Trie, subscription: u32, filters: &[TopicFilter]) -> Vec<Place> {
+fn insert_filters(trie: &mut Trie, subscription: u32, filters: &[TopicFilter]) -> Box<[Place]> {
     (0u32..)
         .zip(filters)
         .map(|(filter, text)| {

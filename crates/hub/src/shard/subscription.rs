@@ -54,8 +54,11 @@ pub(super) struct Membership {
     /// The queue's.
     pub key: ByteString,
     pub home: usize,
-    /// Of the command that joined.
-    pub tag: Tag,
+    /// Of the command that joined, until it is answered.
+    pub joining: Option<Tag>,
+    /// Of the command that ended it meanwhile, with whether it forgets the queue: it is carried out when the first is
+    /// answered. The connection does not know it any more.
+    pub leaving: Option<(Tag, bool)>,
 }
 
 pub(super) struct Subscription {
@@ -69,7 +72,7 @@ pub(super) struct Subscription {
     pub key: SubscriptionKey,
     pub filters: Arc<[TopicFilter]>,
     /// Where each filter stands in the trie.
-    pub places: Vec<Place>,
+    pub places: Box<[Place]>,
     pub framing: SlotFraming,
     pub echo: bool,
     pub source: Source,
@@ -82,7 +85,7 @@ pub(super) struct Subscription {
     /// `start <= covers_after`
     pub covers_after: Offset,
     /// Live-only messages that passed while this was not live, if any.
-    pub live_only: Option<LiveOnly>,
+    pub live_only: Option<Box<LiveOnly>>,
     /// Set if it ends as soon as everything up to here, and up to the tail's head, was offered.
     pub ends_at: Option<Offset>,
     /// Set while a page is being read that was asked for with other filters: it counts up to here.
@@ -102,10 +105,10 @@ pub(super) struct LiveOnly {
 
 impl LiveOnly {
     /// Extends what was missed to `[first, last]`, which is after all that was missed before.
-    pub fn note(missed: &mut Option<Self>, first: Offset, last: Offset) {
+    pub fn note(missed: &mut Option<Box<Self>>, first: Offset, last: Offset) {
         match missed {
             Some(range) => range.last = last,
-            None => *missed = Some(Self { first, last }),
+            None => *missed = Some(Box::new(Self { first, last })),
         }
     }
 }
@@ -121,7 +124,7 @@ impl Subscription {
 /// [`Framing`] with the format as a small number, so that a batch keeps its frames in an array.
 #[derive(Clone, Copy)]
 pub(super) enum SlotFraming {
-    Shared(usize),
+    Shared(u32),
     Own,
 }
 
@@ -156,7 +159,7 @@ impl Formats {
             self.known.push(format);
             self.frames.push(SharedFrame::Unknown);
             self.known.len() - 1
-        }))
+        }) as u32)
     }
 
     /// Forgets the frames of the last message.
@@ -166,7 +169,8 @@ impl Formats {
 
     /// The message's frame, looked up in the message once and from then on here; `None` if the format shares
     /// none for this message.
-    pub fn frame(&mut self, slot: usize, message: &Message) -> Option<&Bytes> {
+    pub fn frame(&mut self, slot: u32, message: &Message) -> Option<&Bytes> {
+        let slot = slot as usize;
         let frame = &mut self.frames[slot];
         if let SharedFrame::Unknown = frame {
             let format = self.known[slot];

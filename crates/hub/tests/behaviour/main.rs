@@ -5,8 +5,11 @@
 #[expect(dead_code, reason = "the simulation uses all of it")]
 #[path = "../simulation/engine.rs"]
 mod engine;
+mod leaving;
+mod letters;
 mod queues;
 mod sessions;
 mod stage;
 mod subscriptions;
+mod verdicts;
 mod wills;

@@ -5,15 +5,17 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tidings_hub::home_shard;
 use tidings_log::storage::Faults;
-use tidings_ports::{Command, Expiry, Framed, Framing, Group, Start, SubscriptionKey, Tag, Until};
+use tidings_ports::{
+    Command, Expiry, Framed, Framing, Group, Settle, Start, SubscriptionKey, Tag, Until, Verdict,
+};
 use tidings_types::{Grants, Limits, Offset};
 
 use super::stage::{Heard, Peer, SHARDS, Stage, draft, filter, message};
 
-const HOUR: Duration = Duration::from_hours(1);
-const NAME: &str = "jobs";
+pub const HOUR: Duration = Duration::from_hours(1);
+pub const NAME: &str = "jobs";
 
-fn join_with(start: Start, prefetch: u32, expiry: Expiry) -> Command {
+pub fn join_with(start: Start, prefetch: u32, expiry: Expiry) -> Command {
     Command::Subscribe {
         tag: Tag(0),
         key: SubscriptionKey(0),
@@ -26,29 +28,35 @@ fn join_with(start: Start, prefetch: u32, expiry: Expiry) -> Command {
             name: ByteString::from_static(NAME),
             prefetch,
             expiry,
+            ack_timeout: None,
         }),
     }
 }
 
-fn join(prefetch: u32) -> Command {
+pub fn join(prefetch: u32) -> Command {
     join_with(Start::Latest, prefetch, Expiry::After(HOUR))
 }
 
-fn ack(offset: Offset) -> Command {
-    Command::Ack {
-        key: SubscriptionKey(0),
-        offset,
+pub fn ack(offset: Offset) -> Command {
+    settle(offset, Verdict::Ack)
+}
+
+pub fn nack(offset: Offset) -> Command {
+    settle(offset, Verdict::Nack)
+}
+
+fn settle(offset: Offset, verdict: Verdict) -> Command {
+    Command::Settle {
+        tag: None,
+        settle: Settle {
+            key: SubscriptionKey(0),
+            offset,
+            verdict,
+        },
     }
 }
 
-fn nack(offset: Offset) -> Command {
-    Command::Nack {
-        key: SubscriptionKey(0),
-        offset,
-    }
-}
-
-fn again(topic: &str, redelivered: u32) -> Heard {
+pub fn again(topic: &str, redelivered: u32) -> Heard {
     Heard::Message {
         key: 0,
         topic: topic.to_owned(),
@@ -59,7 +67,7 @@ fn again(topic: &str, redelivered: u32) -> Heard {
 }
 
 /// A member on this shard, which has joined.
-fn member(stage: &mut Stage, shard: usize, prefetch: u32) -> Peer {
+pub fn member(stage: &mut Stage, shard: usize, prefetch: u32) -> Peer {
     let peer = stage.connect(shard);
     stage.say(&peer, join(prefetch));
     stage.run();
@@ -67,18 +75,18 @@ fn member(stage: &mut Stage, shard: usize, prefetch: u32) -> Peer {
     peer
 }
 
-fn jobs(stage: &mut Stage, numbers: std::ops::RangeInclusive<u32>) {
+pub fn jobs(stage: &mut Stage, numbers: std::ops::RangeInclusive<u32>) {
     for number in numbers {
         stage.publish(&format!("job/{number}"));
         stage.run();
     }
 }
 
-fn last(peer: &Peer) -> Offset {
+pub fn last(peer: &Peer) -> Offset {
     *peer.mind().offsets.last().unwrap()
 }
 
-fn topics(peer: &Peer) -> Vec<String> {
+pub fn topics(peer: &Peer) -> Vec<String> {
     let topics = peer.heard().into_iter().map(|heard| match heard {
         Heard::Message { topic, .. } => topic,
         other => format!("{other:?}"),
@@ -139,6 +147,7 @@ fn what_a_member_leaves_behind_goes_to_the_others_at_once() {
         Command::Unsubscribe {
             tag: Tag(0),
             key: SubscriptionKey(0),
+            forget: false,
         },
     );
     let three = member(&mut stage, 0, 10);
@@ -270,10 +279,12 @@ fn a_queue_that_ends_with_its_last_member_leaves_nothing() {
     let peer = stage.connect(0);
     stage.say(&peer, join_with(Start::Latest, 1, Expiry::WithConnection));
     stage.run();
-    assert_eq!(stage.kept(), ["queue/jobs"]);
+    jobs(&mut stage, 1..=1);
+    stage.pass(Duration::from_secs(1));
+    assert_eq!(peer.heard(), [Heard::Subscribed(0, 0), message(0, "job/1")]);
+    assert_eq!(stage.kept(), [""; 0]);
     stage.disconnect(&peer);
     stage.run();
-    assert_eq!(stage.kept(), [""; 0]);
     assert_eq!(stage.sum(|metrics| metrics.queues.get()), 0);
     assert_eq!(stage.sum(|metrics| metrics.subscriptions.get()), 0);
     assert_eq!(stage.sum(|metrics| metrics.catching_up.get()), 0);
@@ -350,9 +361,9 @@ fn unwanted_and_unfit_messages_are_done() {
 }
 
 #[test]
-fn a_member_holds_no_more_bytes_than_an_outbox() {
+fn a_member_holds_no_more_bytes_than_an_inbox() {
     let mut stage = Stage::with(Limits {
-        outbox_bytes_max: 2_000,
+        inbox_bytes_max: 2_000,
         ..Limits::default()
     });
     let peer = member(&mut stage, 0, 100);

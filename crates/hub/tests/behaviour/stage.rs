@@ -12,10 +12,10 @@ use tidings_hub::{
     ConnectionId, Inboxes, Metrics, Shard, ShardConfig, SharedMetrics, home_shard, states_by_home,
 };
 use tidings_log::LogConfig;
-use tidings_log::storage::{Faults, SimStorage};
+use tidings_log::storage::{Faults, SimStorage, Storage as _};
 use tidings_ports::{
     Command, Conversation, Delivery, Ending, Engine, Event, Expiry, Framed, Framing, ManualClock,
-    SessionSave, Start, SubscriptionKey, Tag, Turn, Until, Will,
+    SessionSave, Start, SubscriptionKey, Tag, Tick, Turn, Until, Will,
 };
 use tidings_types::{
     Cursor, Draft, FrameFormat, Limits, Message, Offset, Origin, Principal, Protocol, Retention,
@@ -45,6 +45,7 @@ pub enum Heard {
     Lost,
     Session(Option<String>),
     Saved(u64),
+    Settled(u64),
     TakenOver,
     Closed,
     Held,
@@ -71,6 +72,10 @@ pub struct Mind {
     pub origins: Vec<Origin>,
     /// How it judges the next messages; then `Put`.
     pub judges: VecDeque<Framed>,
+    /// How long after what it is sent it is to be woken.
+    pub wake_ms: Option<u64>,
+    /// What it was told, each time, of whether its peer's bytes were left unread.
+    pub was_slow: Vec<bool>,
     /// What it asks for when it hears an event of this kind.
     pub answers: BTreeMap<&'static str, Vec<Command>>,
 }
@@ -80,9 +85,21 @@ pub type Shared = Rc<RefCell<Mind>>;
 struct Puppet {
     mind: Shared,
     next: Rc<RefCell<Vec<Command>>>,
+    wants_each: bool,
+}
+
+impl Puppet {
+    fn wake_from(&self, turn: &Turn<'_>) -> Option<Tick> {
+        let wake_ms = self.mind.borrow().wake_ms;
+        wake_ms.map(|wake_ms| turn.now.plus_ms(wake_ms))
+    }
 }
 
 impl Conversation for Puppet {
+    fn wants_each(&self) -> bool {
+        self.wants_each
+    }
+
     fn protocol(&self) -> Protocol {
         Protocol::Tidings
     }
@@ -92,6 +109,7 @@ impl Conversation for Puppet {
     fn receive(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
         input.clear();
         turn.commands.append(&mut self.next.borrow_mut());
+        turn.wake = self.wake_from(turn);
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
@@ -105,12 +123,13 @@ impl Conversation for Puppet {
             Event::Published { tag, .. } => (Heard::Published(tag.0), ""),
             Event::Refused { tag, refusal } => (Heard::Refused(tag.0, refusal.code.slug()), ""),
             Event::CaughtUp { key } => (Heard::CaughtUp(key.0), ""),
-            Event::Gap { .. } => (Heard::Gap, ""),
+            Event::Gap { .. } => (Heard::Gap, "gap"),
             Event::Lost { .. } => (Heard::Lost, ""),
             Event::Session { state, .. } => {
                 let text = state.map(|state| String::from_utf8(state.to_vec()).unwrap());
                 (Heard::Session(text), "session")
             }
+            Event::Settled { tag } => (Heard::Settled(tag.0), ""),
             Event::Saved { tag } => (Heard::Saved(tag.0), ""),
             Event::TakenOver => (Heard::TakenOver, "taken over"),
             Event::Closed => (Heard::Closed, "closed"),
@@ -126,7 +145,10 @@ impl Conversation for Puppet {
         }
     }
 
-    fn tick(&mut self, _turn: &mut Turn<'_>) {}
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.mind.borrow_mut().was_slow.push(turn.is_slow);
+        turn.wake = self.wake_from(turn);
+    }
 
     fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed {
         let mut mind = self.mind.borrow_mut();
@@ -212,6 +234,7 @@ impl Stage {
         let mut config = LogConfig::in_memory();
         config.limits = limits.clone();
         config.rules = rules();
+        config.segment_bytes = 2 << 20;
         config.seed = Some(7);
         let engine = SimEngine::open(config.clone(), &storage, &clock).unwrap();
         let mut stage = Self {
@@ -236,6 +259,7 @@ impl Stage {
             .zip(homes)
             .map(|(index, states)| {
                 Shard::new(ShardConfig {
+                    dead_letter: Some(Topic::new("dead-letter").unwrap()),
                     index,
                     engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
                     inboxes: Arc::clone(&self.inboxes),
@@ -269,6 +293,17 @@ impl Stage {
         self.storage.set_faults(faults);
     }
 
+    /// From now on there is room for small changes only.
+    pub fn fill_up(&self) {
+        let names = self.storage.list().unwrap();
+        let len = |name: &String| self.storage.content(name).unwrap().len() as u64;
+        let used: u64 = names.iter().map(len).sum();
+        self.set_faults(Faults {
+            capacity: Some(used + 1_000),
+            ..Faults::default()
+        });
+    }
+
     pub fn permit(&mut self, grants: tidings_types::Grants) {
         self.principal = Arc::new(Principal {
             name: "someone".to_owned(),
@@ -277,11 +312,17 @@ impl Stage {
     }
 
     pub fn connect(&mut self, shard: usize) -> Peer {
+        self.connect_wanting(shard, false)
+    }
+
+    /// A peer, and whether each of its subscriptions gets what several match.
+    pub fn connect_wanting(&mut self, shard: usize, wants_each: bool) -> Peer {
         let mind = Shared::default();
         let next = Rc::default();
         let puppet = Puppet {
             mind: Rc::clone(&mind),
             next: Rc::clone(&next),
+            wants_each,
         };
         let principal = Arc::clone(&self.principal);
         let id = self.shards[shard].connect(Box::new(puppet), principal, Bytes::new());
@@ -434,6 +475,7 @@ pub fn publish(tag: u64, topic: &str, save: Option<SessionSave>) -> Command {
         tag: Tag(tag),
         drafts: vec![draft(topic)],
         save,
+        settle: Vec::new(),
     }
 }
 

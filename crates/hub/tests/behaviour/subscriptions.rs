@@ -153,6 +153,35 @@ fn a_format_leaves_messages_that_it_cannot_share_to_the_conversation() {
 }
 
 #[test]
+fn a_conversation_that_hears_of_a_gap_can_frame_the_message_behind_it() {
+    let mut stage = Stage::with(Limits {
+        tail_bytes_max: 0,
+        ..Limits::default()
+    });
+    let early = stage.connect(0);
+    stage.say(&early, subscribe(0, &["a"], Start::Latest, Until::Ended));
+    let before = early.mind().cursors[0];
+    for topic in ["live/a", "text", "text"] {
+        stage.publish(topic);
+        stage.run();
+    }
+    let peer = stage.connect(0);
+    let alter = alter(1, 0, &["#"]);
+    peer.mind().answers.insert("gap", vec![alter]);
+    let mut asked = subscribe(0, &["#"], Start::After(before), Until::Ended);
+    if let Command::Subscribe { framing, .. } = &mut asked {
+        *framing = Framing::Shared(&TextOnly);
+    }
+    stage.say(&peer, asked);
+    stage.run();
+    let heard = peer.heard();
+    assert!(heard.contains(&Heard::Gap), "{heard:?}");
+    // What was shared was not offered.
+    let texts = [message(0, "text"), message(0, "text")];
+    assert!(heard.ends_with(&texts), "{heard:?}");
+}
+
+#[test]
 fn own_messages_are_marked_as_such() {
     let mut stage = Stage::new();
     let peer = stage.connect(0);
@@ -398,6 +427,7 @@ fn one_that_ends_when_it_has_caught_up_waits_for_a_full_peer() {
         Command::Unsubscribe {
             tag: Tag(1),
             key: SubscriptionKey(1),
+            forget: false,
         },
     );
     assert_eq!(peer.heard(), [subscribed(1, 3), Heard::Unsubscribed]);

@@ -3,7 +3,7 @@
 //!
 //! One thread drives everything: which peer reads, when the log commits, when a read is answered, when the disk
 //! fails. A failing seed is a failing test that can be run again:
-//! `TIDINGS_SIM_SEED=17 cargo test -p tidings-hub --test simulation`.
+//! `TIDINGS_SIM_SEED=17 cargo test -p tidings-hub --test simulation`. `TIDINGS_SIM_SEEDS=20000` runs more of them.
 
 #![expect(clippy::unwrap_used, reason = "a test says with it what must hold")]
 
@@ -36,8 +36,10 @@ fn every_subscription_sees_everything_once_in_order_or_is_told_of_a_gap() {
         run(seed.parse().expect("a number"));
         return;
     }
+    let seeds = std::env::var("TIDINGS_SIM_SEEDS");
+    let seeds = seeds.map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
     let mut told = world::Tally::default();
-    for seed in 0..SEEDS {
+    for seed in 0..seeds {
         let result = std::panic::catch_unwind(|| run(seed));
         assert!(
             result.is_ok(),

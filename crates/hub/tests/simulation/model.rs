@@ -6,6 +6,7 @@ use tidings_ports::Start;
 use tidings_types::{Offset, Storage, Topic, TopicFilter};
 
 use super::peer::{Record, UNKNOWN};
+use super::world::is_letter;
 
 /// The topics, and where each is kept. `few` keeps three messages.
 pub const TOPICS: [(&str, Storage); 8] = [
@@ -45,14 +46,10 @@ impl Model {
     }
 
     pub fn add(&mut self, offset: u64, topic: Topic, id: u64, storage: Storage) {
-        let before = self.ids.insert(id, (storage, self.run));
-        // The key of a message that is not on the disk is lost with it.
-        let again = before.is_none_or(|(kept, run)| kept != Storage::Durable && run < self.run);
-        assert!(
-            again,
-            "{id} was committed twice: {topic}, before {before:?}, now {storage:?} in run {} at {offset}",
-            self.run
-        );
+        // A dead letter has the number of the message that it is about.
+        if !is_letter(&topic) {
+            self.check_id(&topic, id, storage);
+        }
         self.by_topic.entry(topic.clone()).or_default().push(offset);
         let entry = Entry {
             topic,
@@ -63,6 +60,17 @@ impl Model {
         assert!(
             self.committed.insert(offset, entry).is_none(),
             "{offset} was used twice"
+        );
+    }
+
+    fn check_id(&mut self, topic: &Topic, id: u64, storage: Storage) {
+        let before = self.ids.insert(id, (storage, self.run));
+        // The key of a message that is not on the disk is lost with it.
+        let again = before.is_none_or(|(kept, run)| kept != Storage::Durable && run < self.run);
+        assert!(
+            again,
+            "{id} was committed twice: {topic}, before {before:?}, now {storage:?} in run {}",
+            self.run
         );
     }
 

@@ -163,6 +163,7 @@ impl Conversation for TestConversation {
                 tag: Tag(tag),
                 drafts: vec![draft],
                 save: None,
+                settle: Vec::new(),
             });
         }
     }

@@ -1,6 +1,6 @@
 //! Everything in one thread: the server's parts, the peers, the publishers and what goes wrong.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use tidings_hub::{ConnectionId, Inboxes, Metrics, Shard, ShardConfig, SharedMetr
 use tidings_log::LogConfig;
 use tidings_log::storage::{Faults, SimStorage};
 use tidings_ports::{
-    Commit, Engine, EngineHealth, Feed, ManualClock, ReadFrom, ReadRequest, Start,
+    Clock, Commit, Engine, EngineHealth, Feed, ManualClock, ReadFrom, ReadRequest, Start,
 };
 use tidings_types::{
     Cursor, Draft, Durability, Limits, Offset, Principal, Receipt, Refusal, RefusalCode, Storage,
     Timestamp, Topic, TopicFilter,
 };
 
+pub use self::ledger::is_letter;
 use self::queues::Workshop;
 use self::sessions::{Client, Wills};
 use self::settings::rules;
@@ -28,6 +29,7 @@ use super::engine::SimEngine;
 use super::model::{Model, TOPICS, View};
 use super::peer::{self, RECORD_BYTES, Record, TestConversation, Wish};
 
+mod ledger;
 mod queues;
 mod sessions;
 mod settings;
@@ -78,6 +80,9 @@ pub struct World {
     clients: Vec<Client>,
     wills: Wills,
     workshop: Workshop,
+    /// When each shard took its inbox, and the time before that: what it passes on now was not put in earlier.
+    taken: [u64; SHARDS],
+    given_since: [Rc<Cell<u64>>; SHARDS],
     next_id: u64,
     /// Published and not acknowledged, by id.
     unacknowledged: BTreeMap<u64, Topic>,
@@ -97,6 +102,7 @@ impl World {
             inbox_batches_max: 3,
             tail_bytes_max: 3_000,
             page_messages_max: 4,
+            deliveries_max: [0, 2, 3][seed as usize / 4 % 3],
             ..Limits::default()
         });
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
@@ -109,6 +115,7 @@ impl World {
         config.memory_segment_bytes = 2_000;
         config.seed = Some(seed);
         let engine = SimEngine::open(config.clone(), &storage, &clock).expect("a new log opens");
+        let workshop = Workshop::new(limits.deliveries_max, seed % 4 >= 2);
         let mut world = Self {
             random: seed,
             engine: Arc::new(engine),
@@ -123,7 +130,9 @@ impl World {
             peers: Vec::new(),
             clients: Vec::new(),
             wills: Wills::default(),
-            workshop: Workshop::default(),
+            workshop,
+            taken: [0; SHARDS],
+            given_since: Default::default(),
             next_id: 1,
             unacknowledged: BTreeMap::new(),
             in_flight: HashSet::new(),
@@ -157,6 +166,7 @@ impl World {
 
     fn start_shards(&mut self) {
         self.inboxes = Arc::new(Inboxes::new(SHARDS, &self.limits));
+        self.taken = [self.clock.tick().0; SHARDS];
         let shared = Arc::new(SharedMetrics::default());
         for shard in std::mem::take(&mut self.shards) {
             count_metrics(&mut self.tally, shard.metrics());
@@ -165,6 +175,7 @@ impl World {
         for (index, states) in homes.into_iter().enumerate() {
             let seed = self.pick(u64::MAX);
             self.shards.push(Shard::new(ShardConfig {
+                dead_letter: Some(Topic::new("dead-letter").unwrap()),
                 index,
                 engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
                 inboxes: Arc::clone(&self.inboxes),
@@ -194,7 +205,7 @@ impl World {
             45..53 => self.read_one(),
             53..68 => {
                 let shard = self.pick(SHARDS as u64) as usize;
-                self.shards[shard].take_inbox();
+                self.take_inbox(shard);
             }
             68..88 => self.drain_one(),
             88..92 => self.connect_one(),
@@ -212,6 +223,13 @@ impl World {
             }
         }
         self.take_replies();
+    }
+
+    fn take_inbox(&mut self, shard: usize) {
+        let now = self.clock.tick().0;
+        let before = std::mem::replace(&mut self.taken[shard], now);
+        self.given_since[shard].set(before);
+        self.shards[shard].take_inbox();
     }
 
     fn publish(&mut self) {
@@ -284,8 +302,13 @@ impl World {
         let engine = Arc::clone(&self.engine);
         let inboxes = Arc::clone(&self.inboxes);
         let (model, head) = (&mut self.model, &self.head);
+        let (ledgers, now) = (&mut self.workshop.ledgers, self.clock.tick().0);
         engine.commit(some, &*inboxes as &dyn Feed, |commit| {
             note(model, head, commit);
+            let batch = commit.batch.iter();
+            for message in batch.flat_map(|batch| &batch.messages) {
+                ledgers.committed(message, now, false);
+            }
         });
     }
 
@@ -485,7 +508,11 @@ impl World {
                     assert_eq!(entry.id, id);
                     continue;
                 }
-                let published = self.unacknowledged.contains_key(&id) || self.wills.is_one(id);
+                let ledgers = &mut self.workshop.ledgers;
+                let published = self.unacknowledged.contains_key(&id)
+                    || self.wills.is_one(id)
+                    || ledgers.is_known(message);
+                ledgers.committed(message, self.clock.tick().0, true);
                 assert!(published, "never published: {id}");
                 self.model
                     .add(message.offset.0, message.topic.clone(), id, message.storage);
@@ -534,9 +561,9 @@ impl World {
                 self.read_one();
             }
             self.clock.advance_ms(50);
-            for shard in &mut self.shards {
-                shard.take_inbox();
-                shard.tick();
+            for shard in 0..SHARDS {
+                self.take_inbox(shard);
+                self.shards[shard].tick();
             }
             let mut moved = false;
             for at in 0..self.peers.len() {

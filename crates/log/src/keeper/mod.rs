@@ -96,8 +96,8 @@ impl Keeper {
                 )
             })
         };
-        // After the segment, as states may be kept without the messages of their submission, not the reverse: every
-        // change that belongs to a message of that segment is in this journal, or in one that is synced.
+        // After the segment, as states can tell that the messages of their submission are missing, not the reverse:
+        // every change that belongs to a message of that segment is in this journal, or in one that is synced.
         let journal = self.shared.states().active.clone();
         if let Some(journal) = journal {
             self.sync_file(&journal.name, &*journal.file, journal.len, &journal.synced);

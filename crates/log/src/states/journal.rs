@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tidings_ports::StateChange;
 use tidings_types::Durability;
 
-use crate::appender::{OpenFile, WriteError, classify};
+use crate::appender::{OpenFile, Room, WriteError, classify};
 use crate::record::{self, BATCH_LEN, BatchHead};
 use crate::state::{Shared, count};
 use crate::storage::{Storage, StorageFile, is_full};
@@ -65,11 +65,13 @@ impl Journal {
         }
     }
 
-    /// Writes changes, as durably as promised. They do not show before [`Self::apply`].
+    /// Writes changes, as durably as promised. They do not show before [`Self::apply`]. After a crash they count only
+    /// if the segments reach the offset `with`, if there is one: that of the last message that is written with them.
     pub(crate) fn commit(
         &mut self,
         shared: &Shared,
         changes: &[StateChange],
+        with: Option<u64>,
     ) -> Result<(), WriteError> {
         self.undo = None;
         let Some(storage) = self.storage.clone() else {
@@ -78,7 +80,7 @@ impl Journal {
         if changes.is_empty() {
             return Ok(());
         }
-        self.encode(changes);
+        self.encode(changes, with);
         if self.buffer.len() as u64 > JOURNAL_BYTES_MAX {
             return Err(WriteError::Full);
         }
@@ -87,7 +89,7 @@ impl Journal {
             return Err(WriteError::Failed("there is no journal of states".into()));
         };
         let head = BatchHead {
-            records: changes.len() as u32,
+            records: changes.len() as u32 + u32::from(with.is_some()),
             bytes: (self.buffer.len() - BATCH_LEN) as u32,
             synced_to: open.synced.load(Ordering::Acquire),
             first: self.batches,
@@ -95,7 +97,11 @@ impl Journal {
         record::finish_batch(&mut self.buffer, shared.magic, head);
         let begin = open.len;
         let end = u64::from(begin) + self.buffer.len() as u64;
-        open.write(&self.buffer, end.next_multiple_of(ALLOCATE_BYTES))?;
+        open.take_room(end, end.next_multiple_of(ALLOCATE_BYTES))?;
+        if self.durability == Durability::Sync {
+            open.zero_ahead(end);
+        }
+        open.write(&mut self.buffer)?;
         if self.durability == Durability::Sync {
             open.sync(shared)?;
         }
@@ -137,14 +143,13 @@ impl Journal {
         let cut = open.file.set_len(u64::from(begin));
         cut.map_err(|error| failed(&error, &open.name))?;
         let taken = u64::from(open.len - begin);
-        (open.len, open.allocated) = (begin, 0);
+        (open.len, open.room) = (begin, Room::default());
         // A sync in the background that began before must not count for what is written here next.
         let synced = open.synced.load(Ordering::Acquire).min(begin);
         open.synced = Arc::new(AtomicU32::new(synced));
         self.batches = batches;
-        if self.durability == Durability::Sync {
-            open.sync(shared)?;
-        }
+        // Whatever the durability: the offsets of its messages are handed out again, and would make it count.
+        open.sync(shared)?;
         let mut states = shared.states();
         states.uncovered -= taken;
         states.active = Some(active(open));
@@ -163,9 +168,12 @@ impl Journal {
             .map_or((0, 0), |open| (open.base, open.len))
     }
 
-    fn encode(&mut self, changes: &[StateChange]) {
+    fn encode(&mut self, changes: &[StateChange], with: Option<u64>) {
         self.buffer.clear();
         self.buffer.resize(BATCH_LEN, 0);
+        if let Some(last) = with {
+            record::put_with(&mut self.buffer, last);
+        }
         for change in changes {
             record::put_state(&mut self.buffer, &change.name, change.value.as_deref());
         }
@@ -210,7 +218,7 @@ impl Journal {
         let len = u64::from(open.len);
         let cut = open.file.set_len(len);
         cut.map_err(|error| classify("cut", &open.name, &error))?;
-        open.allocated = 0;
+        open.room = Room::default();
         open.sync(shared)?;
         self.begin(shared, storage, number, len)
     }
@@ -249,7 +257,7 @@ impl Journal {
             base: number,
             file,
             len: HEADER_LEN as u32,
-            allocated: 0,
+            room: Room::default(),
             synced: Arc::new(AtomicU32::new(HEADER_LEN as u32)),
             sealed: false,
         };

@@ -5,12 +5,17 @@
 //! snapshot = header | batch* | end    N.snapshot   every value as it was when journal N was begun
 //! header   = "TIDINGSJ" (journal) or "TIDINGSN" (snapshot) | version u32 | epoch u64 | number u64
 //!            | before u64 | magic u64 | crc32c u32                                        48 bytes
-//! batch    = as in a segment, of STATE and FORGET records; its `first` counts the file's batches from 0
+//! batch    = as in a segment, of STATE and FORGET records, and in a journal one WITH record if messages belong to
+//!            it; its `first` counts the file's batches from 0
 //! end      = a batch of one SEAL record, with the number of names
 //! ```
 //! `before` is the length of the journal before this one, all of which was on the disk when this one was begun; 0
 //! in a snapshot. The newest snapshot and the journals from its number on make the values; what is older is
 //! left over. A snapshot gets its name when all of it is on the disk, and older files go when that name is.
+//!
+//! A batch of a journal is on the disk before the messages that belong to it are written. WITH has the offset of the
+//! last of these that are in segments: if opening finds that the segments do not reach it, the batch is void and
+//! is cut off, with what follows, before an offset is handed out. If the messages find no room, it is cut off at once.
 //!
 //! Nothing here exists before the first state is kept. On a storage that is gone with the process, nothing is
 //! written at all. With `durability = os` a crash of the machine may take the newest changes.

@@ -1,7 +1,8 @@
 //! Opens the files of states: what is whole, what a crash tore, and what is damaged.
 //!
 //! What can be wrong without anything being lost: the newest journal's last batches are torn, or it was created
-//! and not begun; files are there that a newer snapshot stands for. All else is damage.
+//! and not begun; it ends in batches whose messages a crash took; files are there that a newer snapshot stands for.
+//! All else is damage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tidings_ports::StateChange;
 
-use crate::appender::OpenFile;
+use crate::appender::{OpenFile, Room};
 use crate::error::OpenError;
 use crate::meta::{Clean, Meta};
 use crate::segment::proof_of_damage;
@@ -19,7 +20,7 @@ use crate::storage::{Storage, StorageFile, read_all};
 use crate::verify::Damage;
 
 use super::journal::{Resumed, active};
-use super::scan::scan;
+use super::scan::{UNMET, scan};
 use super::{FileKind, HEADER_LEN, Header, StateMap, States};
 
 /// What the files hold. Nothing was changed.
@@ -28,7 +29,7 @@ pub(crate) struct Loaded {
     map: StateMap,
     /// What is not whole; behind the first of it nothing was read.
     pub(crate) damaged: Option<Damage>,
-    /// The end of the newest journal that a crash tore.
+    /// The end of the newest journal that a crash tore, or whose messages it took.
     pub(crate) torn: Option<Damage>,
     /// Of all files that count.
     pub(crate) bytes: u64,
@@ -92,17 +93,19 @@ fn numbered(names: &[String], kind: FileKind) -> BTreeMap<u64, String> {
         .collect()
 }
 
-/// Reads all values.
+/// Reads all values, of a log whose segments reach this offset.
 pub(crate) fn load(
     storage: &dyn Storage,
     names: &[String],
     meta: Meta,
     clean: Option<Clean>,
+    reached: u64,
 ) -> Result<Loaded, OpenError> {
     let mut loading = Loading {
         storage,
         meta,
         clean: clean.map_or((0, 0), |clean| clean.states),
+        reached,
         loaded: Loaded::default(),
     };
     match loading.all(names) {
@@ -113,14 +116,16 @@ pub(crate) fn load(
     Ok(loading.loaded)
 }
 
-/// Reads all values, cuts a torn end off, removes what is left over, and refuses damage.
+/// Reads all values, cuts off what a crash tore or made void, removes what is left over, and refuses damage. What
+/// was cut is gone for good when this returns, so the offsets that it waited for can be handed out again.
 pub(crate) fn recover(
     storage: &dyn Storage,
     names: &[String],
     meta: Meta,
     clean: Option<Clean>,
+    reached: u64,
 ) -> Result<Recovered, OpenError> {
-    let loaded = load(storage, names, meta, clean)?;
+    let loaded = load(storage, names, meta, clean, reached)?;
     if let Some(Damage { file, offset, what }) = loaded.damaged {
         return Err(OpenError::Damaged { file, offset, what });
     }
@@ -148,18 +153,18 @@ pub(crate) fn recover(
             offset,
             bytes,
             what,
-            "the last write was torn by a crash and is cut off"
+            "the last write of states was cut short by a crash and is cut off"
         );
         let cut = newest.file.set_len(offset);
         cut.map_err(OpenError::io(format!("cut the torn end off {file}")))?;
     }
-    // What was found shows as kept, but it may be in the page cache only.
+    // What was found shows as kept, but it may be in the page cache only, and so may the cut.
     let synced = newest.file.sync();
     synced.map_err(OpenError::io(format!("sync {name}")))?;
     let open = OpenFile {
         name,
         base: newest.number,
-        allocated: newest.file.len().unwrap_or(0),
+        room: Room::taken(newest.file.len().unwrap_or(0)),
         file: newest.file,
         len: newest.end,
         synced: Arc::new(AtomicU32::new(newest.end)),
@@ -178,6 +183,8 @@ struct Loading<'a> {
     meta: Meta,
     /// The journal at a clean end, and its length.
     clean: (u64, u32),
+    /// The last offset in the segments.
+    reached: u64,
     loaded: Loaded,
 }
 
@@ -281,15 +288,21 @@ impl Loading<'_> {
         Ok(None)
     }
 
-    fn scan(&mut self, found: &Found, len: u64) -> Result<super::scan::Scan, Stop> {
+    fn scan(&mut self, found: &Found, len: u64, reached: u64) -> Result<super::scan::Scan, Stop> {
         let map = &mut self.loaded.map;
-        let scan = scan(&*found.file, len, self.meta.magic, |name, value| {
-            // Copies, as a part would keep all of what was read in memory.
-            map.apply(StateChange {
-                name: ByteString::from(name),
-                value: value.map(Bytes::copy_from_slice),
-            });
-        });
+        let scan = scan(
+            &*found.file,
+            len,
+            self.meta.magic,
+            reached,
+            |name, value| {
+                // Copies, as a part would keep all of what was read in memory.
+                map.apply(StateChange {
+                    name: ByteString::from(name),
+                    value: value.map(Bytes::copy_from_slice),
+                });
+            },
+        );
         let what = format!("read {}", self.storage.describe(&found.name));
         let scan = scan.map_err(OpenError::io(what))?;
         self.loaded.bytes += found.len;
@@ -298,7 +311,7 @@ impl Loading<'_> {
 
     fn snapshot(&mut self, name: &str, number: u64) -> Result<(), Stop> {
         let found = self.open(name, FileKind::Snapshot, number)?;
-        let scan = self.scan(&found, found.len)?;
+        let scan = self.scan(&found, found.len, u64::MAX)?;
         if let Some(invalid) = scan.broken {
             return Err(self.damage(name, scan.end, invalid.0));
         }
@@ -309,9 +322,10 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// A journal that another one follows, which says how long this one is.
+    /// A journal that another one follows, which says how long this one is. All of it counts: the messages that
+    /// belong to it were written before the other was begun.
     fn older(&mut self, found: &Found, end: u64) -> Result<(), Stop> {
-        let scan = self.scan(found, end.min(found.len))?;
+        let scan = self.scan(found, end.min(found.len), u64::MAX)?;
         if let Some(invalid) = scan.broken {
             return Err(self.damage(&found.name, scan.end, invalid.0));
         }
@@ -324,7 +338,7 @@ impl Loading<'_> {
     }
 
     fn newest(&mut self, found: Found) -> Result<(), Stop> {
-        let scan = self.scan(&found, found.len)?;
+        let scan = self.scan(&found, found.len, self.reached)?;
         let (number, clean_end) = self.clean;
         if number == found.header.number && scan.end < u64::from(clean_end) {
             let what = scan.broken.map_or(
@@ -336,11 +350,14 @@ impl Loading<'_> {
         let end = u32::try_from(scan.end)
             .map_err(|_| self.damage(&found.name, 0, "it is larger than a journal can be"))?;
         if let Some(invalid) = scan.broken {
-            let what = format!("read {}", self.storage.describe(&found.name));
-            let bytes = read_all(&*found.file).map_err(OpenError::io(what))?;
             let damage = self.damage(&found.name, scan.end, invalid.0);
-            if proof_of_damage(&bytes, self.meta.magic, end).is_some() {
-                return Err(damage);
+            // With `durability = os` a crash may take messages, and leave batches behind the one that is void.
+            if invalid != UNMET {
+                let what = format!("read {}", self.storage.describe(&found.name));
+                let bytes = read_all(&*found.file).map_err(OpenError::io(what))?;
+                if proof_of_damage(&bytes, self.meta.magic, end).is_some() {
+                    return Err(damage);
+                }
             }
             if let Stop::Damaged(torn) = damage {
                 self.loaded.torn = Some(torn);

@@ -1,17 +1,25 @@
 //! Real files in a directory, held with a lock against a second process.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{Storage, StorageFile, is_full};
 
 const LOCK: &str = "lock";
+/// The magic numbers of ext4 and XFS (statfs(2)). A file system that never overwrites gains nothing from zeros.
+const IN_PLACE: [u64; 2] = [0xef53, 0x5846_5342];
+
+/// Aligned as writes past the page cache must be (open(2), `O_DIRECT`).
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
 
 /// Why a directory could not be taken.
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub enum LockError {
 pub struct DirectoryStorage {
     path: PathBuf,
     directory: File,
+    /// Whether its file system writes in place, and pays for the first write to room that was reserved.
+    in_place: bool,
     _lock: File,
 }
 
@@ -72,9 +82,12 @@ impl DirectoryStorage {
             }
             Err(error) => return Err(LockError::Io(error)),
         }
+        let in_place = rustix::fs::fstatfs(&directory)
+            .is_ok_and(|found| IN_PLACE.contains(&(found.f_type as u64)));
         Ok(Self {
             path: path.to_owned(),
             directory,
+            in_place,
             _lock: lock,
         })
     }
@@ -109,7 +122,10 @@ impl Storage for DirectoryStorage {
             .read(true)
             .write(true)
             .open(self.path.join(name))?;
-        Ok(Arc::new(DiskFile(file)))
+        Ok(Arc::new(DiskFile {
+            file,
+            in_place: self.in_place,
+        }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
@@ -119,7 +135,10 @@ impl Storage for DirectoryStorage {
             .create(true)
             .truncate(true)
             .open(self.path.join(name))?;
-        Ok(Arc::new(DiskFile(file)))
+        Ok(Arc::new(DiskFile {
+            file,
+            in_place: self.in_place,
+        }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -140,35 +159,71 @@ impl Storage for DirectoryStorage {
 }
 
 #[derive(Debug)]
-struct DiskFile(File);
+struct DiskFile {
+    file: File,
+    in_place: bool,
+}
+
+/// Zeros the file from one place to another, at once if it can be.
+fn write_all_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    while from < to {
+        let mut left = to - from;
+        let mut slices = Vec::new();
+        while left > 0 {
+            let part = left.min(ZEROS.0.len() as u64);
+            slices.push(IoSlice::new(&ZEROS.0[..part as usize]));
+            left -= part;
+        }
+        match rustix::io::pwritev(file, &slices, from) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => from += written as u64,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
 
 impl StorageFile for DiskFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, position)
+        self.file.read_exact_at(buffer, position)
     }
 
     fn write_at(&self, buffer: &[u8], position: u64) -> io::Result<()> {
-        self.0.write_all_at(buffer, position)
+        self.file.write_all_at(buffer, position)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let none = FallocateFlags::empty();
-        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, none, 0, len)) {
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, none, 0, len)) {
             // The file grows as it is written instead.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
+        if !self.in_place {
+            return Ok(());
+        }
+        // Past the page cache: through it, zeros cost more than they save. That is a property of an open file, and
+        // others read by this one, so the same file is opened once more, by whatever name it has now.
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
+            .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+        write_all_zeros(&file, from, to)
     }
 }

@@ -34,7 +34,16 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     }
     /// Reserves room up to this length, which reads as zeros. Does nothing where that is not supported.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Writes zeros over room that was reserved and never written, so that a file system that keeps apart what
+    /// is reserved and what is written has nothing to note when that room is used and synced. Both ends are
+    /// multiples of [`BLOCK_BYTES`]. Does nothing where that is no gain.
+    fn write_zeros(&self, _from: u64, _to: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
+
+/// What file systems write as one: a part of it they have to read first.
+pub const BLOCK_BYTES: u64 = 4096;
 
 /// A flat directory of files.
 pub trait Storage: Send + Sync + fmt::Debug {

@@ -348,4 +348,8 @@ impl StorageFile for SimFile {
         }
         Ok(())
     }
+
+    fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
+        self.write_at(&vec![0; (to - from) as usize], from)
+    }
 }

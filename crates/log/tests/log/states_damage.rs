@@ -88,6 +88,156 @@ fn a_torn_tail_at_every_byte_of_the_last_change_is_cut() {
     }
 }
 
+/// Whether the second submission of the tests below is there, all of it or nothing of it.
+fn second(log: &mut Log, place: &str) -> bool {
+    let texts: Vec<String> = log.all("t").into_iter().take(3).collect();
+    let states = values(log);
+    let whole = texts.ends_with(&["y".into(), "z".into()]);
+    let none = !texts.iter().any(|text| text == "y" || text == "z");
+    assert!(whole || none, "{place}: {texts:?}");
+    let expect: &[&str] = if whole {
+        &["a=2", "b=2"]
+    } else {
+        &["a=1", "c=1"]
+    };
+    assert_eq!(states, expect, "{place}");
+    whole
+}
+
+/// A log with two submissions, not closed; its journal and its segment, and where the second begins in each.
+fn with_two_submissions() -> (Log, [(String, usize); 2]) {
+    let mut log = Log::new(config(1 << 16));
+    log.try_save(vec![draft("t", "x")], vec![set("a", "1"), set("c", "1")])
+        .unwrap();
+    let names = [FIRST.to_owned(), log.files(".seg")[0].clone()];
+    let ends = names.map(|name| {
+        let end = end_of(&log.disk.content(&name).unwrap());
+        (name, end)
+    });
+    log.try_save(
+        vec![draft("t", "y"), draft("t", "z")],
+        vec![set("a", "2"), set("b", "2"), forget("c")],
+    )
+    .unwrap();
+    log.core = None;
+    (log, ends)
+}
+
+#[test]
+fn a_submission_torn_at_every_byte_of_either_file_is_there_whole_or_not_at_all() {
+    let (log, [(journal, journal_before), (segment, segment_before)]) = with_two_submissions();
+    let (states, records) = (
+        log.disk.content(&journal).unwrap(),
+        log.disk.content(&segment).unwrap(),
+    );
+    let (states_end, records_end) = (end_of(&states), end_of(&records));
+    let torn = |content: &[u8], cut: usize, zeros: bool| {
+        let mut torn = content[..cut].to_vec();
+        torn.resize(if zeros { content.len() } else { cut }, 0);
+        torn
+    };
+    // The journal is on the disk before anything is written to the segment.
+    let journals = (journal_before..states_end).map(|cut| (cut, segment_before));
+    let segments = (segment_before..=records_end).map(|cut| (states_end, cut));
+    for (states_cut, records_cut) in journals.chain(segments) {
+        for zeros in [true, false] {
+            let disk = log.disk.fork();
+            disk.set_content(&journal, torn(&states, states_cut, zeros));
+            disk.set_content(&segment, torn(&records, records_cut, zeros));
+            let mut other = on(disk, &log);
+            let place = format!("cut at {states_cut} and {records_cut}");
+            let found = second(&mut other, &place);
+            assert_eq!(found, records_cut == records_end, "{place}");
+            // Its offsets are handed out again.
+            for _ in 0..4 {
+                other.publish("t", "w");
+                other.kill();
+                assert_eq!(second(&mut other, &place), found, "{place}");
+            }
+            other.save(vec![set("a", "3"), forget("b")]);
+            other.crash(1);
+            assert_eq!(other.states()["a"], "3", "{place}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_every_step_of_opening_brings_no_state_back_whose_message_is_lost() {
+    let (log, [_, (segment, before)]) = with_two_submissions();
+    let mut records = log.disk.content(&segment).unwrap();
+    // Torn, so that opening has to cut both files.
+    records[before + 60..].fill(0);
+    let mut opened = 0;
+    for step in 0..30 {
+        for seed in 0..4 {
+            let disk = log.disk.fork();
+            disk.set_content(&segment, records.clone());
+            disk.set_faults(tidings_log::storage::Faults {
+                operations_left: Some(step),
+                ..Default::default()
+            });
+            if let Ok(mut core) = open(&disk, &log) {
+                opened += 1;
+                core.append(vec![submission(vec![draft("t", "w"), draft("t", "w")])]);
+            }
+            disk.reboot(seed);
+            let mut other = on(disk, &log);
+            let place = format!("step {step}");
+            assert!(!second(&mut other, &place));
+            other.publish("t", "w");
+            other.publish("t", "w");
+            other.crash(seed);
+            assert!(!second(&mut other, &place));
+        }
+    }
+    assert!((4..116).contains(&opened), "{opened}");
+}
+
+#[test]
+fn where_the_system_decides_when_to_write_states_of_lost_messages_end_the_journal() {
+    let mut log = Log::new(LogConfig {
+        durability: Durability::Os,
+        ..config(1 << 16)
+    });
+    let mut segment = Vec::new();
+    for number in ["1", "2", "3"] {
+        log.try_save(vec![draft("t", number)], vec![set("a", number)])
+            .unwrap();
+        if number == "1" {
+            segment = log.disk.content(&log.files(".seg")[0]).unwrap();
+        }
+        // The third change says that the second was on the disk.
+        log.core().sync();
+    }
+    log.core = None;
+    log.disk.set_content(&log.files(".seg")[0], segment);
+    log.kill();
+    assert_eq!(
+        (log.all("t"), values(&mut log)),
+        (vec!["1".into()], vec!["a=1".into()])
+    );
+    log.save(vec![set("b", "4")]);
+    log.kill();
+    assert_eq!(values(&mut log), ["a=1", "b=4"]);
+}
+
+#[test]
+fn a_message_that_is_missing_after_a_clean_end_is_damage() {
+    let (mut log, [_, (segment, before)]) = with_two_submissions();
+    log.reopen();
+    log.core.take().unwrap().close();
+    let mut records = log.disk.content(&segment).unwrap();
+    records.truncate(before);
+    let disk = log.disk.fork();
+    disk.set_content(&segment, records);
+    let refused = open(&disk, &log).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { file, .. } if file.contains(&segment)));
+    // The mark of the clean end knows no segment that was begun later.
+    disk.remove(&segment).unwrap();
+    let refused = open(&disk, &log).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { file, .. } if file.contains(FIRST)));
+}
+
 #[test]
 fn what_was_cut_off_with_a_torn_tail_never_comes_back() {
     let mut log = Log::new(LogConfig {
@@ -272,4 +422,53 @@ fn files_of_states_are_verified() {
         whole,
         "nothing was changed"
     );
+}
+
+#[test]
+fn a_check_tells_states_of_lost_messages_from_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LogConfig::in_directory(directory.path());
+    let open = || {
+        let clock = Arc::new(tidings_ports::SystemClock::default());
+        LogCore::open(config.clone(), clock).unwrap()
+    };
+    let mut core = open();
+    for number in ["1", "2"] {
+        let commit = core.append(vec![Submission {
+            states: vec![set("a", number)],
+            ..submission(vec![draft("t", number)])
+        }]);
+        receipts(commit).unwrap();
+    }
+    drop(core);
+    let segment = directory.path().join("00000000000000000001.seg");
+    let content = std::fs::read(&segment).unwrap();
+    let end = end_of(&content);
+    let changed = |at: usize| {
+        let mut changed = content.clone();
+        changed[at] ^= 1;
+        std::fs::write(&segment, changed).unwrap();
+        verify(directory.path()).unwrap()
+    };
+    let names = |of: &[tidings_log::Damage]| -> Vec<String> {
+        let files = of.iter().map(|damage| damage.file.clone());
+        files
+            .map(|file| file[file.len() - 6..].to_owned())
+            .collect()
+    };
+    let report = changed(end - 1);
+    assert_eq!(names(&report.torn), ["01.seg", "states"]);
+    assert!(report.damaged.is_empty());
+    let report = changed(100);
+    assert!(
+        report.torn.is_empty(),
+        "of a damaged segment nobody knows how far it went"
+    );
+    assert_eq!(names(&report.damaged), ["01.seg"]);
+    changed(end - 1);
+    let core = open();
+    assert_eq!(core.states(), [("a".into(), "1".into())]);
+    core.close();
+    let report = verify(directory.path()).unwrap();
+    assert!(report.torn.is_empty() && report.damaged.is_empty());
 }

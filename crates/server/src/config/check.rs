@@ -85,6 +85,7 @@ fn check_listeners(layers: &mut Layers) {
     let listeners = [
         ("http.listen", layers.config.http),
         ("mqtt.listen", layers.config.mqtt),
+        ("stomp.listen", layers.config.stomp),
     ];
     for (key, address) in listeners {
         let Some(address) = address else { continue };
@@ -100,14 +101,16 @@ fn check_listeners(layers: &mut Layers) {
         let value = Some(r#""off""#.to_owned());
         layers.wrong(key.to_owned(), value, source, Reason::NothingListens);
     }
-    if let (Some(http), true) = (layers.config.http, layers.config.http == layers.config.mqtt)
-        && http.port() != 0
-    {
-        let key = "mqtt.listen";
-        let source = layers.provenance.of(key).clone();
-        let value = Some(format!("\"{http}\""));
-        let other = "http.listen";
-        layers.wrong(key.to_owned(), value, source, Reason::SameAddress { other });
+    for (at, (key, address)) in listeners.into_iter().enumerate() {
+        let Some(address) = address.filter(|address| address.port() != 0) else {
+            continue;
+        };
+        let same = |(_, earlier): &&(_, Option<_>)| *earlier == Some(address);
+        if let Some((other, _)) = listeners[..at].iter().find(same) {
+            let source = layers.provenance.of(key).clone();
+            let value = Some(format!("\"{address}\""));
+            layers.wrong(key.to_owned(), value, source, Reason::SameAddress { other });
+        }
     }
 }
 

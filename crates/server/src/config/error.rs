@@ -42,6 +42,8 @@ pub enum Reason {
     },
     /// A retention rule's topics are no topic filter.
     NotAFilter(TopicError),
+    /// What should be a topic is none.
+    NotATopic(TopicError),
     /// A retention rule without topics.
     NoTopics,
     /// An earlier retention rule takes every topic of this one.
@@ -97,7 +99,7 @@ impl fmt::Display for Reason {
             Self::TooSmall { min } => write!(f, "below the least value, {min}"),
             Self::TooLarge { max } => write!(f, "above the greatest value, {max}"),
             Self::NotAnOrigin { text } => write!(f, "`{text}` is not an origin"),
-            Self::NotAFilter(error) => write!(f, "{error}"),
+            Self::NotAFilter(error) | Self::NotATopic(error) => write!(f, "{error}"),
             Self::NoTopics => f.write_str("the rule does not say which topics it is for"),
             Self::NeverMatches { earlier } => {
                 write!(
@@ -148,7 +150,7 @@ impl Reason {
             Self::NotAnOrigin { .. } => {
                 "write scheme, host and port and nothing behind them: https://app.example:8443".to_owned()
             }
-            Self::NotAFilter(_) => return None,
+            Self::NotAFilter(_) | Self::NotATopic(_) => return None,
             Self::NoTopics => r#"add topics = "chat/#""#.to_owned(),
             Self::NeverMatches { .. } => "remove it, or move it above the other rule".to_owned(),
             Self::SetTwice { .. } => "keep one of them".to_owned(),
@@ -163,7 +165,7 @@ impl Reason {
             Self::OpenToAnyone => {
                 "listen on 127.0.0.1 behind a proxy, or let anyone in with server.allow_anonymous = true (--allow-anonymous)".to_owned()
             }
-            Self::NothingListens => "give http.listen or mqtt.listen an address".to_owned(),
+            Self::NothingListens => "give http.listen, mqtt.listen or stomp.listen an address".to_owned(),
             Self::SameAddress { .. } => "give it another port".to_owned(),
         })
     }
@@ -200,7 +202,7 @@ impl std::error::Error for ConfigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
             Reason::Unreadable(error) => Some(error),
-            Reason::NotAFilter(error) => Some(error),
+            Reason::NotAFilter(error) | Reason::NotATopic(error) => Some(error),
             _ => None,
         }
     }

@@ -25,7 +25,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidings_types::{Durability, Limits, RetentionRules};
+use tidings_types::{Durability, Limits, RetentionRules, Topic};
 
 pub use docs::docs;
 pub use error::{ConfigError, ConfigErrors, Reason};
@@ -97,6 +97,12 @@ pub struct Config {
     pub mqtt_websocket: bool,
     /// Where MQTT 5 clients are sent when the server goes down (MQTT 5, 4.11).
     pub mqtt_server_reference: Option<String>,
+    /// Where STOMP listens; `None` is nowhere.
+    pub stomp: Option<SocketAddr>,
+    /// Whether `GET /stomp` opens STOMP over WebSocket.
+    pub stomp_websocket: bool,
+    /// Below which topic the messages go that a work queue gives up; `None` is nowhere.
+    pub dead_letter: Option<Topic>,
     /// Whether `GET /` serves the built-in page.
     pub page: bool,
     /// Where the log lives.
@@ -133,6 +139,9 @@ impl Default for Config {
             mqtt: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
             mqtt_websocket: true,
             mqtt_server_reference: None,
+            stomp: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 61613))),
+            stomp_websocket: true,
+            dead_letter: Topic::new("dead-letter").ok(),
             page: true,
             data: DataPlace::Dir(PathBuf::from("tidings-data")),
             durability: Durability::default(),

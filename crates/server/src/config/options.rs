@@ -125,6 +125,11 @@ pub static SECTIONS: &[(&str, &str)] = &[
         "mqtt",
         "The MQTT listener, and MQTT over WebSocket on the HTTP listener.",
     ),
+    (
+        "stomp",
+        "The STOMP listener, and STOMP over WebSocket on the HTTP listener.",
+    ),
+    ("queues", "Work queues, over all protocols."),
     ("page", "The built-in page."),
     ("log", "The log that every message goes into."),
     (
@@ -199,9 +204,29 @@ pub static OPTIONS: &[OptionSpec] = &[
         "mqtt.server_reference",
         "Where MQTT 5 clients are sent when this server goes down: `host`, `host:port`, or several \
          of them with spaces between.",
-        |c| Slot::TextOrOff(&mut c.mqtt_server_reference),
+        |c| Slot::ServersOrOff(&mut c.mqtt_server_reference),
     )
     .range(1, KIB),
+    option(
+        "stomp.listen",
+        "Where STOMP listens (1.0, 1.1 and 1.2 over TCP).",
+        |c| Slot::Listener(&mut c.stomp),
+    )
+    .flags(&[Flag::Value {
+        long: "stomp",
+        name: "ADDR|off",
+    }]),
+    option(
+        "stomp.websocket",
+        "Serve STOMP over WebSocket at `/stomp` of the HTTP listener.",
+        |c| Slot::Flag(&mut c.stomp_websocket),
+    ),
+    option(
+        "queues.dead_letter",
+        "The topic below which messages go that a work queue gives up: those of `a/b` to \
+         `dead-letter/a/b`. `off` drops them.",
+        |c| Slot::TopicOrOff(&mut c.dead_letter),
+    ),
     option("page.enabled", "Serve the built-in page at `/`.", |c| {
         Slot::Flag(&mut c.page)
     }),
@@ -404,8 +429,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     .range(1, 1_000_000),
     option(
         "limits.inbox_bytes_max",
-        "Bytes of committed messages that wait for one shard; over it the shard reads the \
-         log.",
+        "Bytes of committed messages that wait for one shard, over which the shard reads the \
+         log; and of messages that one consumer of a work queue has unacknowledged.",
         |c| Slot::Bytes((&mut c.limits.inbox_bytes_max).into()),
     )
     .range(64 * KIB, 64 * GIB),
@@ -482,8 +507,14 @@ pub static OPTIONS: &[OptionSpec] = &[
     .range(1_000, 30 * DAY),
     option(
         "limits.sessions_max",
-        "Sessions and work queues in all, with and without a connection.",
+        "Sessions in all, with and without a connection.",
         |c| Slot::Count((&mut c.limits.sessions_max).into()),
+    )
+    .range(1, 1_000_000_000),
+    option(
+        "limits.queues_max",
+        "Work queues in all, with and without consumers.",
+        |c| Slot::Count((&mut c.limits.queues_max).into()),
     )
     .range(1, 1_000_000_000),
     option(
@@ -549,6 +580,38 @@ pub static OPTIONS: &[OptionSpec] = &[
         |c| Slot::Count((&mut c.limits.session_expiry_s_max).into()),
     )
     .range(1, 4_294_967_294),
+    option(
+        "limits.ack_ms_max",
+        "How long a consumer of a work queue has a message before it goes to another one; a \
+         consumer may ask for less.",
+        |c| Slot::Millis((&mut c.limits.ack_ms_max).into()),
+    )
+    .range(100, 7 * DAY),
+    option(
+        "limits.deliveries_max",
+        "How often a work queue delivers a message before it gives it up (`queues.dead_letter`); \
+         0 is no limit.",
+        |c| Slot::Count((&mut c.limits.deliveries_max).into()),
+    )
+    .range(0, 1_000_000),
+    option(
+        "limits.prefetch",
+        "Messages that a consumer of a work queue has unacknowledged, unless it says how many.",
+        |c| Slot::Count((&mut c.limits.prefetch).into()),
+    )
+    .range(1, 10_000),
+    option(
+        "limits.transaction_steps_max",
+        "Messages and acknowledgements in one STOMP transaction.",
+        |c| Slot::Count((&mut c.limits.transaction_steps_max).into()),
+    )
+    .range(1, MIB),
+    option(
+        "limits.stomp_headers_max",
+        "Headers of one STOMP frame.",
+        |c| Slot::Count((&mut c.limits.stomp_headers_max).into()),
+    )
+    .range(8, 1_000),
     option(
         "limits.close_ms_max",
         "From a close frame, or the last byte of a farewell, until the socket is closed.",

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidings_types::{ByteSize, Durability, Storage};
+use tidings_types::{ByteSize, Durability, Storage, Topic};
 
 use super::error::Reason;
 use super::given::{Given, millis_text, quoted, quoted_list};
@@ -78,8 +78,10 @@ pub enum Slot<'a> {
     BytesOrOff(&'a mut Option<u64>),
     /// A number, or no bound.
     CountOrOff(&'a mut Option<u64>),
-    /// A text, or none.
-    TextOrOff(&'a mut Option<String>),
+    /// Servers, one space between each, or none.
+    ServersOrOff(&'a mut Option<String>),
+    /// A topic, or none.
+    TopicOrOff(&'a mut Option<Topic>),
     /// An address to listen on, or none.
     Listener(&'a mut Option<SocketAddr>),
     /// A directory, or memory.
@@ -164,15 +166,22 @@ impl Slot<'_> {
             Self::SpanOrOff(_) | Self::BytesOrOff(_) | Self::CountOrOff(_) => {
                 self.set_bound(given, range)?;
             }
-            Self::TextOrOff(text) => {
-                **text = match given.text().ok_or_else(wrong)? {
+            Self::ServersOrOff(servers) => {
+                **servers = match given.text().ok_or_else(wrong)? {
                     "off" => None,
-                    // A line end or a NUL is in none of the protocols' texts.
-                    given if given.contains(char::is_control) => return Err(wrong()),
                     given => {
                         within(given.len() as u64, range, |n| format!("{n} bytes"))?;
+                        if !given.split(' ').all(is_server) {
+                            return Err(wrong());
+                        }
                         Some(given.to_owned())
                     }
+                }
+            }
+            Self::TopicOrOff(topic) => {
+                **topic = match given.text().ok_or_else(wrong)? {
+                    "off" => None,
+                    given => Some(Topic::new(given).map_err(Reason::NotATopic)?),
                 }
             }
             Self::Listener(listener) => {
@@ -233,12 +242,14 @@ impl Slot<'_> {
             Self::SpanOrOff(Some(span)) => quoted(&millis_text(millis_of(*span))),
             Self::BytesOrOff(Some(bytes)) => bytes_toml(*bytes),
             Self::CountOrOff(Some(count)) => count.to_string(),
-            Self::TextOrOff(Some(text)) => quoted(text),
+            Self::ServersOrOff(Some(text)) => quoted(text),
+            Self::TopicOrOff(Some(topic)) => quoted(topic.as_str()),
             Self::Listener(Some(address)) => quoted(&address.to_string()),
             Self::SpanOrOff(None)
             | Self::BytesOrOff(None)
             | Self::CountOrOff(None)
-            | Self::TextOrOff(None)
+            | Self::ServersOrOff(None)
+            | Self::TopicOrOff(None)
             | Self::Listener(None) => quoted("off"),
             Self::Place(place) => quoted(&place.to_string()),
             Self::Origins(list) => quoted_list(list),
@@ -269,7 +280,8 @@ impl Slot<'_> {
             Self::SpanOrOff(_) => "time or `off`".to_owned(),
             Self::BytesOrOff(_) => "size or `off`".to_owned(),
             Self::CountOrOff(_) => "whole number or `off`".to_owned(),
-            Self::TextOrOff(_) => "text or `off`".to_owned(),
+            Self::ServersOrOff(_) => "text or `off`".to_owned(),
+            Self::TopicOrOff(_) => "topic or `off`".to_owned(),
             Self::Listener(_) => "address or `off`".to_owned(),
             Self::Place(_) => "directory or `memory`".to_owned(),
             Self::Origins(_) => "list of origins".to_owned(),
@@ -292,7 +304,10 @@ impl Slot<'_> {
             }
             Self::BytesOrOff(_) => "a size such as 64MiB or 10GiB, or off for no bound".to_owned(),
             Self::CountOrOff(_) => "a whole number, or off for no bound".to_owned(),
-            Self::TextOrOff(_) => "a text on one line, or off for none".to_owned(),
+            Self::ServersOrOff(_) => {
+                "host or host:port, several with one space between each, or off for none".to_owned()
+            }
+            Self::TopicOrOff(_) => "a topic such as dead-letter, or off for none".to_owned(),
             Self::Listener(_) => {
                 "an address and port such as 127.0.0.1:8080 or [::1]:8080, or off".to_owned()
             }
@@ -365,6 +380,22 @@ fn data_place(given: &Given) -> Option<DataPlace> {
         "memory" => Some(DataPlace::Memory),
         path => Some(DataPlace::Dir(PathBuf::from(path))),
     }
+}
+
+/// A reference to a server (MQTT 5, 4.11): a name, in brackets if it holds a colon, and perhaps a port.
+fn is_server(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or_default(),
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_odd = |c: char| !(c.is_alphanumeric() || "-._:%".contains(c));
+    let is_port = |port: &str| {
+        let number: Option<u16> = port.parse().ok();
+        number.is_some_and(|number| number > 0) && !port.starts_with('+')
+    };
+    !name.is_empty()
+        && !name.contains(is_odd)
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// An origin as a browser sends it (RFC 6454, 6.2): scheme, host, port if it is not the scheme's own. `*.` may

@@ -275,7 +275,7 @@ fn what_is_wrong_is_refused_with_the_reason() {
             "limits.submit_messages_max: below limits.batch_messages_max, which is 1000 (default)",
         ),
         (
-            "http.listen = 'off'\nmqtt.listen = 'off'",
+            "http.listen = 'off'\nmqtt.listen = 'off'\nstomp.listen = 'off'",
             "http.listen: nothing would listen",
         ),
         (
@@ -283,11 +283,43 @@ fn what_is_wrong_is_refused_with_the_reason() {
             "mqtt.listen: http.listen has the same address",
         ),
         (
+            "stomp.listen = '1883'",
+            "stomp.listen: mqtt.listen has the same address",
+        ),
+        (
+            "queues.dead_letter = 'dead/#'",
+            "queues.dead_letter: `+` and `#` are wildcards",
+        ),
+        (
+            "queues.dead_letter = ''",
+            "queues.dead_letter: the topic is empty",
+        ),
+        (
+            "limits.prefetch = 10001",
+            "limits.prefetch: above the greatest value, 10000",
+        ),
+        (
             "mqtt.server_reference = ''",
             "mqtt.server_reference: below the least value, 1 bytes",
         ),
         (
             "mqtt.server_reference = \"a\\nb\"",
+            "mqtt.server_reference: not a value that this option takes",
+        ),
+        (
+            "mqtt.server_reference = 'b.example  c.example'",
+            "mqtt.server_reference: not a value that this option takes",
+        ),
+        (
+            "mqtt.server_reference = 'not a server!'",
+            "mqtt.server_reference: not a value that this option takes",
+        ),
+        (
+            "mqtt.server_reference = 'b.example:0'",
+            "mqtt.server_reference: not a value that this option takes",
+        ),
+        (
+            "mqtt.server_reference = '::1'",
             "mqtt.server_reference: not a value that this option takes",
         ),
         ("retention = 5", "retention: there is no such option"),
@@ -404,7 +436,7 @@ fn listener_for_other_machines_needs_the_word_of_the_operator() {
         ("192.168.1.1:80", "false", false),
         ("0.0.0.0:80", "true", true),
     ] {
-        for listener in ["http.listen", "mqtt.listen"] {
+        for listener in ["http.listen", "mqtt.listen", "stomp.listen"] {
             let flags = [(listener, address), ("server.allow_anonymous", allow)];
             let (_dir, inputs) = Case {
                 flags: &flags,
@@ -454,7 +486,9 @@ fn retention_rules_keep_their_order_and_take_the_rest_from_the_default() {
 fn printed_configuration_parses_back_to_the_same() {
     let changed = r##"
         http = { listen = "[::1]:1", cors_origins = ["*", "http://a"], compression = false }
-        mqtt = { listen = "off", websocket = false, server_reference = "b.example:1883 c.example" }
+        mqtt = { listen = "off", websocket = false, server_reference = "b.example:1883 c.example [::1]:1883" }
+        stomp = { listen = "[::1]:61614", websocket = false }
+        queues = { dead_letter = "off" }
         log = { dir = 'a "quoted" \path', durability = "os" }
         limits = { message_bytes_max = 1001, heartbeat_ms = 15_001, tail_bytes_max = 0 }
         retention_default = { storage = "memory", age_max = "off", bytes_max = "off", per_topic_max = 7 }
@@ -489,6 +523,7 @@ fn printed_configuration_says_where_each_value_came_from() {
         ("dir = \"memory\" # ", "flag --set log.dir"),
         ("listen = \"127.0.0.1:8080\" # ", "default"),
         ("listen = \"127.0.0.1:1883\" # ", "default"),
+        ("listen = \"127.0.0.1:61613\" # ", "default"),
     ] {
         let found = printed.lines().find(|found| found.starts_with(line));
         assert!(

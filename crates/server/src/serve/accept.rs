@@ -30,6 +30,8 @@ pub enum Spoken {
     Http,
     /// MQTT.
     Mqtt,
+    /// STOMP.
+    Stomp,
 }
 
 impl Spoken {
@@ -39,6 +41,7 @@ impl Spoken {
         match self {
             Self::Http => "http.listen",
             Self::Mqtt => "mqtt.listen",
+            Self::Stomp => "stomp.listen",
         }
     }
 
@@ -48,6 +51,7 @@ impl Spoken {
         match self {
             Self::Http => "http",
             Self::Mqtt => "mqtt",
+            Self::Stomp => "stomp",
         }
     }
 }

@@ -50,7 +50,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.core.disconnect(self.id);
+        drop(self.core.disconnect(self.id));
     }
 }
 

@@ -89,7 +89,11 @@ impl Listening {
             listeners: Vec::new(),
             addresses: Vec::new(),
         };
-        for (spoken, address) in [(Spoken::Http, config.http), (Spoken::Mqtt, config.mqtt)] {
+        for (spoken, address) in [
+            (Spoken::Http, config.http),
+            (Spoken::Mqtt, config.mqtt),
+            (Spoken::Stomp, config.stomp),
+        ] {
             let Some(address) = address else { continue };
             let listener = accept::listen(address).map_err(|source| ServeError::Listen {
                 option: spoken.option(),
@@ -174,7 +178,11 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
         websocket_compression: config.websocket_compression,
         sse_gzip: config.sse_gzip,
         mqtt_websocket: config.mqtt_websocket,
-        mqtt_server_reference: config.mqtt_server_reference.clone().map(Into::into),
+        mqtt_server_reference: config
+            .mqtt_server_reference
+            .as_deref()
+            .map(|address| Arc::new(address.into())),
+        stomp_websocket: config.stomp_websocket,
         retention: config.retention.clone(),
         page: config.page,
         draining: AtomicBool::new(false),
@@ -191,6 +199,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
             head,
             clock: Arc::clone(&clock),
             limits: Arc::clone(&limits),
+            dead_letter: config.dead_letter.clone(),
             metrics: Arc::clone(&shared.shards[index]),
             shared: Arc::clone(&metrics),
             seed: seed().map_err(|source| ServeError::System {
@@ -273,6 +282,12 @@ fn banner(addresses: &[(Spoken, SocketAddr)]) -> String {
             ),
             Spoken::Mqtt => format!(
                 "  with mqtt  mosquitto_sub -h {} -p {} -t demo
+",
+                address.ip(),
+                address.port()
+            ),
+            Spoken::Stomp => format!(
+                "  with stomp printf 'CONNECT\\naccept-version:1.2\\n\\n\\0SUBSCRIBE\\nid:0\\ndestination:/topic/demo\\n\\n\\0' | nc {} {}
 ",
                 address.ip(),
                 address.port()

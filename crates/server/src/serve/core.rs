@@ -31,7 +31,7 @@ const READ_BYTES: usize = 64 << 10;
 enum Wire {
     /// Written here, directly.
     Socket {
-        socket: Rc<TcpStream>,
+        socket: TcpStream,
         /// The kernel took no more; the connection's task waits for room.
         blocked: bool,
         /// The task sleeps without waiting for the peer's bytes, because they are not wanted now.
@@ -141,7 +141,7 @@ impl Core {
         conversation: Box<dyn Conversation>,
         principal: Arc<Principal>,
         head: Bytes,
-        socket: Rc<TcpStream>,
+        socket: TcpStream,
     ) -> ConnectionId {
         let wire = Wire::Socket {
             socket,
@@ -184,13 +184,16 @@ impl Core {
         id
     }
 
-    /// Forgets a connection.
-    pub fn disconnect(&self, id: ConnectionId) {
+    /// Forgets a connection, and gives its socket, if it has one.
+    pub fn disconnect(&self, id: ConnectionId) -> Option<TcpStream> {
         let state = &mut *self.state.borrow_mut();
-        if state.wire(id).is_some() {
-            state.wires[id.slot()] = None;
-            state.shard.disconnect(id);
-            state.flush_dirty();
+        state.wire(id)?;
+        let wire = state.wires[id.slot()].take();
+        state.shard.disconnect(id);
+        state.flush_dirty();
+        match wire {
+            Some((_, Wire::Socket { socket, .. })) => Some(socket),
+            _ => None,
         }
     }
 

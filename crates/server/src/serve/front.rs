@@ -15,7 +15,6 @@ use http::{Method, Request, Response, header};
 use hyper_util::rt::TokioTimer;
 use tidings_adapters::http as adapter;
 use tidings_adapters::http::Route;
-use tidings_ports::Conversation;
 use tidings_types::{Refusal, RefusalCode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,7 +23,7 @@ use super::body::{OnThisShard, Rewound};
 use super::core::Core;
 use super::shard::Place;
 use super::streams::{self, Serves};
-use super::{mqtt, requests, socket};
+use super::{first_line, mqtt, requests, socket};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,14 +45,7 @@ enum First {
 /// What a connection turned out to be for.
 enum Opened {
     /// A conversation on the bare socket.
-    Stream {
-        socket: TcpStream,
-        conversation: Box<dyn Conversation>,
-        /// The response's head, to be written first.
-        head: Bytes,
-        /// What the peer sent behind the request's head.
-        rest: BytesMut,
-    },
+    Stream(socket::Begin),
     /// MQTT over WebSocket.
     Mqtt(mqtt::Upgraded),
     /// HTTP/1.1, and what was read of it.
@@ -62,26 +54,17 @@ enum Opened {
     Http2(TcpStream, Bytes),
 }
 
-/// Serves a connection until it ends.
+/// Finds out what a connection is for, and serves it in a task of its own until it ends.
 pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
-    // Boxed, so that what opening needs is given back before the connection's long idle life begins.
-    match Box::pin(open(&core, socket)).await {
+    match open(&core, socket).await {
         None => {}
-        Some(Opened::Stream {
-            socket,
-            conversation,
-            head,
-            rest,
-        }) => {
-            socket::run(core, conversation, socket, head, rest).await;
-            drop(place);
-        }
+        Some(Opened::Stream(begin)) => socket::start(core, begin, place).await,
         Some(Opened::Mqtt(upgraded)) => Box::pin(mqtt::serve_upgraded(core, upgraded, place)).await,
         Some(Opened::Http1(socket, first)) => {
-            Box::pin(serve_http1(core, socket, first, place)).await;
+            tokio::task::spawn_local(serve_http1(core, socket, first, place));
         }
         Some(Opened::Http2(socket, first)) => {
-            Box::pin(serve_http2(core, socket, first, place)).await;
+            tokio::task::spawn_local(serve_http2(core, socket, first, place));
         }
     }
 }
@@ -165,11 +148,18 @@ fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Ok(None);
     }
-    if is_mqtt(bytes) {
+    if first_line::is_mqtt(bytes) {
         tracing::debug!("mqtt came to the http listener");
         return Err(Refusal::new(
             RefusalCode::BadRequest,
             "this is MQTT, which has a port of its own (mqtt.listen), and is at /mqtt over WebSocket",
+        ));
+    }
+    if first_line::is_stomp(bytes) {
+        tracing::debug!("stomp came to the http listener");
+        return Err(Refusal::new(
+            RefusalCode::BadRequest,
+            "this is STOMP, which has a port of its own (stomp.listen), and is at /stomp over WebSocket",
         ));
     }
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -192,12 +182,6 @@ fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
             format!("this is not HTTP: {error}"),
         )),
     }
-}
-
-/// Whether this is the beginning of a CONNECT (MQTT 5, 3.1): its type, up to four bytes of length, its name.
-fn is_mqtt(bytes: &[u8]) -> bool {
-    let mut names = bytes.windows(6);
-    bytes.first() == Some(&0x10) && names.any(|name| name == b"\0\x04MQTT" || name == b"\0\x06MQIs")
 }
 
 fn parts_of(request: &httparse::Request<'_, '_>) -> Result<Parts, Refusal> {
@@ -248,12 +232,12 @@ async fn open_stream(
             }
             let head = head_bytes(&stream.head);
             Some(match stream.serves {
-                Serves::Conversation(conversation) => Opened::Stream {
-                    socket,
+                Serves::Conversation(conversation) => Opened::Stream(socket::Begin {
                     conversation,
+                    socket,
                     head,
                     rest,
-                },
+                }),
                 Serves::Mqtt => Opened::Mqtt(mqtt::Upgraded { socket, head, rest }),
             })
         }
@@ -340,6 +324,13 @@ pub async fn refuse(core: &Core, socket: TcpStream, refusal: Refusal) {
     answer_and_close(core, socket, adapter::problem(&refusal)).await;
 }
 
+/// Tells somebody who opened the port of another protocol.
+pub async fn refuse_http(core: &Core, socket: TcpStream, spoken: &str) {
+    tracing::debug!(spoken, "http came to the wrong listener");
+    let detail = format!("{spoken} is spoken here: HTTP has a port of its own (http.listen)");
+    refuse(core, socket, Refusal::new(RefusalCode::BadRequest, detail)).await;
+}
+
 async fn answer_and_close(core: &Core, socket: TcpStream, response: Response<Bytes>) {
     let limit = Duration::from_millis(core.shared.limits.close_ms_max);
     if !matches!(timeout(limit, socket.writable()).await, Ok(Ok(()))) {
@@ -411,6 +402,9 @@ mod tests {
         );
         let connect = classify(b"\x10\x0c\x00\x04MQTT").err().unwrap();
         assert!(connect.detail.contains("mqtt.listen"), "{connect}");
+        let connect = classify(b"CONNECT\naccept-version:1.2\n").err().unwrap();
+        assert!(connect.detail.contains("stomp.listen"), "{connect}");
+        assert!(matches!(classify(b"CONNECT host:1 HTTP/1.1\r\n"), Ok(None)));
         for garbage in [
             &b"\x16\x03\x01\x02\x00"[..],
             b"\x10\x0c\x00\x04MQTT",

@@ -52,7 +52,7 @@ const PROTOCOLS: [(&str, &str, &str, OfProtocol); 5] = [
     ),
 ];
 
-const SHARDS: [(&str, &str, &str, OfShard); 19] = [
+const SHARDS: [(&str, &str, &str, OfShard); 23] = [
     ("tidings_subscriptions", "gauge", "Subscriptions.", |m| {
         &m.subscriptions
     }),
@@ -144,8 +144,32 @@ const SHARDS: [(&str, &str, &str, OfShard); 19] = [
     (
         "tidings_queue_missed_total",
         "counter",
-        "Messages of work queues that came back when retention had removed them.",
+        "Messages of work queues that came back when retention had removed them, and gaps in what queues had not read.",
         |m| &m.queue_missed,
+    ),
+    (
+        "tidings_queue_late_total",
+        "counter",
+        "Messages of work queues that a consumer had for too long.",
+        |m| &m.queue_late,
+    ),
+    (
+        "tidings_queue_strays_total",
+        "counter",
+        "Verdicts on messages that were not, or not any more, their consumer's.",
+        |m| &m.queue_strays,
+    ),
+    (
+        "tidings_dead_letters_total",
+        "counter",
+        "Messages that work queues gave up and that are below the dead-letter topic.",
+        |m| &m.dead_letters,
+    ),
+    (
+        "tidings_dead_letters_dropped_total",
+        "counter",
+        "Messages that work queues gave up and that are gone.",
+        |m| &m.dead_dropped,
     ),
     ("tidings_wills_total", "counter", "Wills published.", |m| {
         &m.wills

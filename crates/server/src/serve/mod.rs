@@ -7,6 +7,7 @@ mod accept;
 mod body;
 mod control;
 mod core;
+mod first_line;
 mod front;
 mod launch;
 mod metrics;
@@ -15,6 +16,7 @@ mod page;
 mod requests;
 mod shard;
 mod socket;
+mod stomp;
 mod streams;
 
 use std::io;
@@ -66,7 +68,9 @@ pub struct Shared {
     /// Whether MQTT is served over WebSocket.
     pub mqtt_websocket: bool,
     /// Where MQTT clients are sent when the server goes down.
-    pub mqtt_server_reference: Option<ByteString>,
+    pub mqtt_server_reference: Option<Arc<ByteString>>,
+    /// Whether STOMP is served over WebSocket.
+    pub stomp_websocket: bool,
     /// What is kept, for how long a page may be cached.
     pub retention: RetentionRules,
     /// Whether the built-in page is served.
@@ -189,6 +193,10 @@ impl std::fmt::Display for ServeError {
                     io::ErrorKind::AddrInUse if *option == "mqtt.listen" => {
                         ": another process listens there, perhaps another MQTT broker; stop it, or choose another \
                          port (--mqtt 127.0.0.1:1884), or go without MQTT (--mqtt off)"
+                    }
+                    io::ErrorKind::AddrInUse if *option == "stomp.listen" => {
+                        ": another process listens there, perhaps another STOMP broker; stop it, or choose another \
+                         port (--stomp 127.0.0.1:61614), or go without STOMP (--stomp off)"
                     }
                     io::ErrorKind::AddrInUse => {
                         ": another process listens there; stop it, or choose another port"

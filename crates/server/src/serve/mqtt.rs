@@ -15,7 +15,7 @@ use tidings_adapters::mqtt::{
     FirstPacket, MqttConversation, MqttOptions, Transport, first_packet, session_name,
 };
 use tidings_hub::home_shard;
-use tidings_types::{Refusal, RefusalCode};
+use tidings_types::RefusalCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,24 +23,12 @@ use tokio::time::timeout;
 use super::accept::Permit;
 use super::core::Core;
 use super::shard::{Arrival, Place};
-use super::{front, socket};
+use super::{first_line, front, socket};
 
 /// Bytes of one read of the first packet.
 const READ_BYTES: usize = 4 << 10;
 /// Bytes without a whole first packet among them; the adapter gives up long before.
 const FIRST_BYTES_MAX: usize = 1 << 20;
-/// How requests begin (RFC 9110, 9): no packet of MQTT begins with these bytes.
-const METHODS: [&[u8]; 8] = [
-    b"GET ",
-    b"POST ",
-    b"PUT ",
-    b"HEAD ",
-    b"DELETE ",
-    b"PATCH ",
-    b"OPTIONS ",
-    b"PRI * ",
-];
-
 /// A connection between two shards.
 pub struct Moved {
     socket: std::net::TcpStream,
@@ -81,7 +69,7 @@ pub struct Upgraded {
     pub rest: BytesMut,
 }
 
-/// Serves a connection to the MQTT listener until it ends.
+/// Reads the first packet of a connection to the MQTT listener, and has it served where it belongs.
 pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
     let upgraded = Upgraded {
         socket,
@@ -91,14 +79,13 @@ pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
     serve_from_first(core, upgraded, Transport::Tcp, place).await;
 }
 
-/// Serves a WebSocket until it ends.
+/// The same for a WebSocket.
 pub async fn serve_upgraded(core: Rc<Core>, upgraded: Upgraded, place: Place) {
     serve_from_first(core, upgraded, Transport::WebSocket, place).await;
 }
 
 async fn serve_from_first(core: Rc<Core>, upgraded: Upgraded, transport: Transport, place: Place) {
-    // Boxed, so that what opening needs is given back before the connection's long idle life begins.
-    if let Some(landed) = Box::pin(open(&core, upgraded, transport, &place)).await {
+    if let Some(landed) = open(&core, upgraded, transport, &place).await {
         serve_landed(core, landed, place).await;
     }
 }
@@ -111,14 +98,19 @@ pub async fn serve_landed(core: Rc<Core>, landed: Landed, place: Place) {
         transport,
         assigned_id,
     } = landed;
-    let conversation = Box::new(MqttConversation::new(MqttOptions {
+    let conversation = MqttConversation::new(MqttOptions {
         transport,
         limits: Arc::clone(&core.shared.limits),
         assigned_id,
         server_reference: core.shared.mqtt_server_reference.clone(),
-    }));
-    socket::run(core, conversation, socket, Bytes::new(), rest).await;
-    drop(place);
+    });
+    let begin = socket::Begin {
+        conversation: Box::new(conversation),
+        socket,
+        head: Bytes::new(),
+        rest,
+    };
+    socket::start(core, begin, place).await;
 }
 
 /// Reads the first packet. `None` if the connection is closed, or serves elsewhere.
@@ -160,8 +152,8 @@ async fn open(
         }
         Ok(FirstPacket::Anonymous) => Some(assigned_id(core)?),
         Ok(FirstPacket::Refused | FirstPacket::Incomplete) => {
-            if transport == Transport::Tcp && is_http(&rest) {
-                tell_http(core, socket).await;
+            if transport == Transport::Tcp && first_line::is_http(&rest) {
+                front::refuse_http(core, socket, "MQTT").await;
                 return None;
             }
             None
@@ -270,31 +262,5 @@ fn assigned_id(core: &Core) -> Option<ByteString> {
         if home_shard(&session_name(&id), shards) == core.index {
             return Some(id.into());
         }
-    }
-}
-
-fn is_http(bytes: &[u8]) -> bool {
-    METHODS.iter().any(|method| bytes.starts_with(method))
-}
-
-/// Tells somebody who opened the wrong port.
-async fn tell_http(core: &Core, socket: TcpStream) {
-    tracing::debug!("http came to the mqtt listener");
-    let detail = "MQTT is spoken here: HTTP has a port of its own (http.listen)";
-    let refusal = Refusal::new(RefusalCode::BadRequest, detail);
-    front::refuse(core, socket, refusal).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_told_from_a_packet() {
-        assert!(is_http(b"GET / HTTP/1.1\r\n"));
-        assert!(is_http(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
-        assert!(!is_http(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"));
-        assert!(!is_http(b"\x16\x03\x01\x02\x00"));
-        assert!(!is_http(b"G"));
     }
 }

@@ -147,6 +147,7 @@ async fn dispatch(
         | Route::RawSocket(_)
         | Route::TidingsSocket
         | Route::MqttSocket
+        | Route::StompSocket
         | Route::StreamFromBody => unreachable!("streams are opened before this"),
     })
 }
@@ -384,8 +385,13 @@ async fn serve_upgraded(
     rest.extend_from_slice(&unread);
     match serves {
         Serves::Conversation(conversation) => {
-            socket::run(core, conversation, socket, Bytes::new(), rest).await;
-            drop(place);
+            let begin = socket::Begin {
+                conversation,
+                socket,
+                head: Bytes::new(),
+                rest,
+            };
+            socket::start(core, begin, place).await;
         }
         Serves::Mqtt => {
             let head = Bytes::new();

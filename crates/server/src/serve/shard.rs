@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::accept::{Accepted, Permit, Spoken};
 use super::core::{Core, Open};
-use super::{Shared, front, mqtt};
+use super::{Shared, front, mqtt, stomp};
 
 /// Between two looks at the timers: the width of a slot of the wheel.
 const TICK: Duration = Duration::from_millis(64);
@@ -176,8 +176,11 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
             drop(place);
         })),
         (Spoken::Mqtt, None) => drop(tokio::task::spawn_local(mqtt::serve(core, socket, place))),
-        // The first word is the client's, and which version of MQTT it would understand is not known yet.
-        (Spoken::Mqtt, Some(refusal)) => core.shared.metrics.refused(refusal.code),
+        (Spoken::Stomp, None) => drop(tokio::task::spawn_local(stomp::serve(core, socket, place))),
+        // The first word is the client's, and which version it would understand is not known yet.
+        (Spoken::Mqtt | Spoken::Stomp, Some(refusal)) => {
+            core.shared.metrics.refused(refusal.code);
+        }
     }
 }
 

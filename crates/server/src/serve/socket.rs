@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tidings_hub::ConnectionId;
 use tidings_ports::Conversation;
 use tidings_types::{Refusal, RefusalCode};
 use tokio::io::AsyncWriteExt;
@@ -15,79 +16,111 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::core::{Core, Received, Work};
+use super::shard::Place;
 
-/// Runs a conversation on a socket until it ends.
-///
-/// `head` is written first; `rest` arrived behind the request's head.
-pub async fn run(
-    core: Rc<Core>,
-    conversation: Box<dyn Conversation>,
-    socket: TcpStream,
-    head: Bytes,
-    rest: BytesMut,
-) {
-    let socket = Rc::new(socket);
-    let principal = core.shared.anonymous();
-    let connect = || Disconnect {
-        core: &core,
-        id: core.connect_socket(conversation, principal, head, Rc::clone(&socket)),
+/// What a conversation begins with.
+pub struct Begin {
+    /// The conversation.
+    pub conversation: Box<dyn Conversation>,
+    /// The socket, which is its own from now on.
+    pub socket: TcpStream,
+    /// Written first.
+    pub head: Bytes,
+    /// What arrived behind the request's head.
+    pub rest: BytesMut,
+}
+
+/// Begins a conversation on a socket and serves it until it ends, in a task of its own: the caller's, with all
+/// that opening needed, is over before the connection's long idle life begins.
+pub async fn start(core: Rc<Core>, begin: Begin, place: Place) {
+    let Begin {
+        conversation,
+        socket,
+        head,
+        rest,
+    } = begin;
+    let protocol = conversation.protocol().name();
+    let address = tracing::enabled!(tracing::Level::DEBUG).then(|| socket.peer_addr().ok());
+    let connect = || {
+        let principal = core.shared.anonymous();
+        let id = core.connect_socket(conversation, principal, head, socket);
+        if let Some(Some(address)) = address {
+            // As the hub calls it where it logs a refusal.
+            let connection = format!("{}-{}", core.index, id.slot());
+            tracing::debug!(%address, protocol, connection, "connected");
+        }
+        Connection {
+            core: Rc::clone(&core),
+            id,
+            rest,
+            finished: false,
+            _place: place,
+        }
     };
-    let connection = core.step_of_opening(connect).await;
-    let id = connection.id;
+    let mut connection = core.step_of_opening(connect).await;
     if core.is_draining() {
         // It was upgraded after the goodbyes had begun.
         core.with(|shard| {
             let detail = "the server restarts: reconnect in a moment";
             let refusal = Refusal::new(RefusalCode::ShuttingDown, detail);
-            shard.drain(id, Duration::from_secs(2), refusal);
+            shard.drain(connection.id, Duration::from_secs(2), refusal);
         });
     }
-    let orderly = converse(&connection, rest).await;
-    drop(connection);
-    if let (Ok(socket), true) = (Rc::try_unwrap(socket), orderly) {
-        Box::pin(linger(socket, core.shared.limits.close_ms_max)).await;
-    }
+    // By reference, as what an `async fn` takes by value is in its future twice: this task is what an idle
+    // connection has here.
+    tokio::task::spawn_local(async move { connection.serve().await });
 }
 
-struct Disconnect<'a> {
-    core: &'a Core,
-    id: tidings_hub::ConnectionId,
+/// A connection with a conversation; dropped, it is closed.
+struct Connection {
+    core: Rc<Core>,
+    id: ConnectionId,
+    /// What the conversation left of the peer's bytes.
+    rest: BytesMut,
+    /// The peer sent its last byte.
+    finished: bool,
+    _place: Place,
 }
 
-impl Drop for Disconnect<'_> {
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.core.disconnect(self.id);
+        drop(self.core.disconnect(self.id));
     }
 }
 
-/// Returns whether everything was written.
-async fn converse(connection: &Disconnect<'_>, mut rest: BytesMut) -> bool {
-    let Disconnect { core, id } = connection;
-    let mut finished = false;
-    core.receive_rest(*id, &mut rest);
-    loop {
-        match poll_fn(|cx| core.poll_work(*id, finished, cx)).await {
-            Work::Read => match core.receive(*id, &mut rest) {
-                Received::More => {}
-                Received::Finished => finished = true,
-                Received::Broken => return false,
-            },
-            Work::Write => core.flush(*id),
-            Work::Farewell => return Box::pin(say_goodbye(core, *id)).await,
-            Work::End => return true,
+impl Connection {
+    /// Serves it until it ends.
+    async fn serve(&mut self) {
+        self.core.receive_rest(self.id, &mut self.rest);
+        loop {
+            match poll_fn(|cx| self.core.poll_work(self.id, self.finished, cx)).await {
+                Work::Read => match self.core.receive(self.id, &mut self.rest) {
+                    Received::More => {}
+                    Received::Finished => self.finished = true,
+                    Received::Broken => return,
+                },
+                Work::Write => self.core.flush(self.id),
+                Work::Farewell => return Box::pin(self.say_goodbye()).await,
+                Work::End => return Box::pin(self.close()).await,
+            }
         }
     }
-}
 
-/// Writes what is left for a peer whose conversation has ended, for as long as a farewell may take.
-async fn say_goodbye(core: &Core, id: tidings_hub::ConnectionId) -> bool {
-    let written = poll_fn(|cx| core.poll_written(id, cx));
-    timeout(
-        Duration::from_millis(core.shared.limits.close_ms_max),
-        written,
-    )
-    .await
-    .is_ok()
+    /// Writes what is left for a peer whose conversation has ended, for as long as a farewell may take.
+    async fn say_goodbye(&self) {
+        let limit = Duration::from_millis(self.core.shared.limits.close_ms_max);
+        let written = poll_fn(|cx| self.core.poll_written(self.id, cx));
+        if timeout(limit, written).await.is_ok() {
+            self.close().await;
+        }
+    }
+
+    /// Closes it: everything is written.
+    async fn close(&self) {
+        if let Some(socket) = self.core.disconnect(self.id) {
+            linger(socket, self.core.shared.limits.close_ms_max).await;
+        }
+    }
 }
 
 /// Closes a socket so that its last bytes arrive: what the peer still sends is read and thrown away, or its
@@ -95,10 +128,9 @@ async fn say_goodbye(core: &Core, id: tidings_hub::ConnectionId) -> bool {
 pub async fn linger(mut socket: TcpStream, close_ms_max: u64) {
     let discard = async {
         socket.shutdown().await?;
-        let mut scratch = [0u8; 512];
         loop {
             socket.readable().await?;
-            match socket.try_read(&mut scratch) {
+            match socket.try_read(&mut [0; 512]) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -7,6 +7,7 @@ use http::{Request, Response, StatusCode};
 use tidings_adapters::http::{RawSocket, Route};
 use tidings_adapters::mqtt;
 use tidings_adapters::sse::{SseConversation, SseRequest};
+use tidings_adapters::stomp::{self, StompConversation, StompOptions};
 use tidings_adapters::websocket::{
     self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
 };
@@ -36,7 +37,11 @@ pub enum Serves {
 pub fn is_stream(route: &Route) -> bool {
     matches!(
         route,
-        Route::Stream(_) | Route::RawSocket(_) | Route::TidingsSocket | Route::MqttSocket
+        Route::Stream(_)
+            | Route::RawSocket(_)
+            | Route::TidingsSocket
+            | Route::MqttSocket
+            | Route::StompSocket
     )
 }
 
@@ -50,6 +55,7 @@ pub fn open(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Refu
         Route::Stream(request) => event_stream(core, parts, request),
         Route::RawSocket(socket) => raw_socket(core, parts, socket),
         Route::MqttSocket => mqtt_socket(core, parts),
+        Route::StompSocket => stomp_socket(core, parts),
         _ => tidings_socket(core, parts),
     }
 }
@@ -114,6 +120,23 @@ fn mqtt_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
     Ok(OpenStream {
         head: switching(&accepted)?,
         serves: Serves::Mqtt,
+    })
+}
+
+fn stomp_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
+    if !core.shared.stomp_websocket {
+        let detail = "STOMP over WebSocket is turned off (stomp.websocket)";
+        return Err(Refusal::new(RefusalCode::NotFound, detail));
+    }
+    // Without a subprotocol the versions are agreed on in CONNECT alone, as over TCP.
+    let accepted = handshake(core, parts, &stomp::SUBPROTOCOLS, false)?;
+    let conversation = StompConversation::new(StompOptions {
+        transport: stomp::Transport::websocket(accepted.subprotocol),
+        limits: Arc::clone(&core.shared.limits),
+    });
+    Ok(OpenStream {
+        head: switching(&accepted)?,
+        serves: Serves::Conversation(Box::new(conversation)),
     })
 }
 

@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 
 use tidings_e2e::http::{Opened, Request, connect, get};
-use tidings_e2e::mqtt::{Client, Connect, Publish, Will, kind, packet};
+use tidings_e2e::mqtt::{Client, Connect, Properties, Publish, Will, kind, packet};
 use tidings_e2e::websocket::{Frame, WebSocket, upgrade};
-use tidings_e2e::{Options, Server};
+use tidings_e2e::{Options, PATIENCE, Server, eventually};
 
 /// Binary, final (RFC 6455, 5.2).
 const BINARY: u8 = 0x82;
@@ -48,6 +48,35 @@ fn mqtt_on_the_http_port_is_closed_and_counted() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("mqtt.listen"), "{answer}");
     assert!(server.metric("tidings_refusals_total", "bad-request") > 0.0);
+}
+
+#[test]
+fn refusals_are_lines_in_the_log_and_a_dropped_message_is_a_warning() {
+    let options = Options::default().argument("--log-level").argument("debug");
+    let server = Server::start(options);
+    let (mut old, _) = Client::open(server.mqtt(), &Connect::v3("sensor-7"));
+    for id in 1..=5 {
+        old.send(&Publish::new("$closed", "x").qos(1, id));
+        assert_eq!(old.answer(kind::PUBACK).id, id);
+    }
+    let (mut new, _) = Client::open(server.mqtt(), &Connect::v5("sensor-8"));
+    new.send_subscribe(&[("a#", 0)], &Properties::default());
+    assert_eq!(new.until_closed(), Some(0x81));
+    let lines = |words: &[&str]| {
+        let log = server.log().into_iter();
+        log.filter(|line| words.iter().all(|word| line.contains(word)))
+            .count()
+    };
+    for (words, count) in [
+        (&["DEBUG", "refused", "mqtt/sensor-7", "$closed"][..], 5),
+        (&["DEBUG", "refused", "mqtt/sensor-8", "as in `a/#`"], 1),
+        // One, and then none for a second; a slow machine may come to the next one.
+        (&["WARN", "dropped", "mqtt/sensor-7", "$closed"], 1),
+    ] {
+        eventually("the lines are in the log", PATIENCE, || {
+            lines(words) >= count
+        });
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a message carries crosses between MQTT 5 and the other protocols, and so does its cursor.
 
 use serde_json::json;
-use tidings_e2e::mqtt::{Client, Connect, Properties, Publish};
+use tidings_e2e::mqtt::{Client, Connect, Properties, Publish, kind};
 use tidings_e2e::sse::EventStream;
 use tidings_e2e::{Options, PATIENCE, Server, eventually};
 
@@ -178,4 +178,20 @@ fn a_retained_message_is_cleared_by_an_empty_one() {
     assert_eq!((message.text().as_str(), message.retain), ("live", false));
     let page = server.page("kept/%23", "after=retained").json();
     assert_eq!(page["messages"].as_array().unwrap().len(), 1, "{page}");
+}
+
+#[test]
+fn payloads_of_a_claimed_format_are_checked() {
+    let server = Server::start(Options::default());
+    let (mut client, _) = Client::open(server.mqtt(), &Connect::v5("f"));
+    let claimed = |payload: &[u8]| {
+        Publish::new("format", payload)
+            .qos(1, 1)
+            .with(|properties: Properties| properties.byte(0x01, 1))
+    };
+    client.publish(&claimed(b"text"));
+    client.send(&claimed(&[0xff, 0xfe]));
+    let answer = client.answer(kind::PUBACK);
+    assert_eq!(answer.reason(), 0x99);
+    assert_eq!(super::texts(&server, "format"), ["text"]);
 }

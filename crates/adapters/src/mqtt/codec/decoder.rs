@@ -16,8 +16,8 @@ use super::rule::{Rule, Violation};
 use super::subscribe::{Subscribe, Unsubscribe};
 use super::version::{PacketKind, Version};
 
-/// A message at least this long keeps the read buffer that it lies in; a shorter one is copied out, so that it
-/// does not hold a whole buffer for as long as it stays in memory.
+/// A message at least this long keeps the read buffer that it lies in, if it is most of it; any other is copied out,
+/// so that it does not hold a whole buffer for as long as it stays in memory.
 const SHARE_BYTES_MIN: usize = 16 << 10;
 
 /// What a connection's packets are judged by.
@@ -33,7 +33,9 @@ pub struct PacketLimits {
 /// asked again nevertheless judges the same bytes again.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
-    limits: PacketLimits,
+    /// [`PacketLimits`], in less room: there is one of this for each connection.
+    packet_bytes_max: u32,
+    items_max: u32,
     /// Of the CONNECT, once it was there.
     version: Option<Version>,
 }
@@ -52,11 +54,19 @@ struct Header {
 impl Decoder {
     /// Awaits a CONNECT.
     #[must_use]
-    pub const fn new(limits: PacketLimits) -> Self {
+    pub fn new(limits: PacketLimits) -> Self {
         Self {
-            limits,
+            // No packet has more than its length can say (2.1.4).
+            packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
+            items_max: u32::try_from(limits.items_max).unwrap_or(u32::MAX),
             version: None,
         }
+    }
+
+    /// The largest packet that is taken.
+    #[must_use]
+    pub const fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max as usize
     }
 
     /// The version, once there was a CONNECT.
@@ -75,7 +85,8 @@ impl Decoder {
             return Ok(None);
         }
         let is_message = header.kind == PacketKind::Publish;
-        if is_message && header.packet_size >= SHARE_BYTES_MIN {
+        let is_most = header.packet_size.saturating_mul(2) >= input.capacity();
+        if is_message && is_most && header.packet_size >= SHARE_BYTES_MIN {
             let mut packet = input.split_to(header.packet_size).freeze();
             packet.advance(header.size);
             return self.body(header, &mut Reader::sharing(&packet)).map(Some);
@@ -117,7 +128,7 @@ impl Decoder {
             Err(VarintError::TooLong) => return Err(Rule::LongRemainingLength),
         };
         let packet_size = 1 + size + remaining as usize;
-        if packet_size > self.limits.packet_bytes_max {
+        if packet_size > self.packet_bytes_max() {
             return Err(Rule::PacketTooLarge);
         }
         Ok(Some(Header {
@@ -139,7 +150,7 @@ impl Decoder {
     fn connect(&mut self, reader: &mut Reader<'_>) -> Result<Packet, Violation> {
         let version = connect::read_version(reader)?;
         let judge = |rule| Violation::at_connect(rule, Some(version));
-        let connect = Connect::read(reader, version, self.limits.items_max).map_err(judge)?;
+        let connect = Connect::read(reader, version, self.items_max as usize).map_err(judge)?;
         reader.finish().map_err(judge)?;
         self.version = Some(version);
         Ok(Packet::Connect(Box::new(connect)))
@@ -152,7 +163,7 @@ impl Decoder {
         version: Version,
         reader: &mut Reader<'_>,
     ) -> Result<Packet, Rule> {
-        let items_max = self.limits.items_max;
+        let items_max = self.items_max as usize;
         let ack = |kind, reader: &mut Reader<'_>| {
             Ack::read(reader, kind, version, items_max).map(|ack| Packet::Ack(kind, ack))
         };

@@ -198,7 +198,7 @@ fn an_announced_length_costs_nothing() {
 
 #[test]
 fn a_small_message_does_not_hold_the_read_buffer_and_a_large_one_shares_it() {
-    for (payload_len, shares) in [(100, false), (20_000, true)] {
+    for (payload_len, shares) in [(100, false), (20_000, false), (40_000, true)] {
         let mut input = BytesMut::with_capacity(64 << 10);
         input.extend_from_slice(b"\x30");
         super::super::writer::put_varint(&mut input, 3 + payload_len);

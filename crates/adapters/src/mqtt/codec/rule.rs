@@ -70,7 +70,7 @@ rules! {
     /// A remaining length that is spelt with a leading zero.
     PaddedRemainingLength MalformedPacket "section 2.2.3" "MQTT-1.5.5-1" "the remaining length is not in its shortest form",
     /// Over the limit of the server.
-    PacketTooLarge PacketTooLarge "section 2.2.3" "MQTT-3.2.2-15" "the packet is larger than the server takes: send less at once",
+    PacketTooLarge PacketTooLarge "section 2.2.3" "MQTT-3.2.2-15" "the packet is larger than the server's maximum packet size: send less at once",
     /// Something before CONNECT.
     FirstNotConnect ProtocolError "MQTT-3.1.0-1" "MQTT-3.1.0-1" "the first packet must be a CONNECT",
     /// CONNECT again.
@@ -102,9 +102,9 @@ rules! {
     /// No client identifier where one is needed.
     EmptyClientId ClientIdentifierNotValid "MQTT-3.1.3-8" "MQTT-3.1.3-8" "the client identifier is empty: give one, or ask for a clean session",
     /// A wildcard in a will's topic.
-    WildcardInWillTopic MalformedPacket "MQTT-4.7.1-1" "MQTT-4.7.0-1" "the will's topic holds a wildcard",
+    WildcardInWillTopic MalformedPacket "MQTT-4.7.1-1" "MQTT-4.7.0-1" "the will's topic holds a wildcard: name one topic in full",
     /// A topic or filter without a character.
-    EmptyTopic MalformedPacket "MQTT-4.7.3-1" "MQTT-4.7.3-1" "a topic or filter is empty",
+    EmptyTopic MalformedPacket "MQTT-4.7.3-1" "MQTT-4.7.3-1" "a topic or filter is empty: name at least one level",
     /// Receive maximum 0.
     ZeroReceiveMaximum ProtocolError "section 2.2" "section 3.1.2.11.3" "the receive maximum is zero",
     /// Maximum packet size 0.
@@ -124,15 +124,15 @@ rules! {
     /// A variable byte integer of more than four bytes.
     LongInteger MalformedPacket "section 2.2" "section 1.5.5" "a variable byte integer has more than four bytes",
     /// More filters or user properties than the server takes.
-    TooManyItems QuotaExceeded "section 3.8.3" "section 4.13.2" "the packet holds more filters or user properties than the server takes",
+    TooManyItems QuotaExceeded "section 3.8.3" "section 4.13.2" "the packet holds more filters or user properties than the server takes: use several packets",
     /// PUBLISH of `QoS` 3.
-    PublishQos MalformedPacket "MQTT-3.3.1-4" "MQTT-3.3.1-4" "the message's QoS is 3",
+    PublishQos MalformedPacket "MQTT-3.3.1-4" "MQTT-3.3.1-4" "the message's QoS is 3: use 0, 1 or 2",
     /// DUP with `QoS` 0.
     DuplicateAtMostOnce MalformedPacket "MQTT-3.3.1-2" "MQTT-3.3.1-2" "a message of QoS 0 is marked as a duplicate",
     /// A wildcard in a topic that is published to.
     WildcardInTopic MalformedPacket "MQTT-3.3.2-2" "MQTT-3.3.2-2" "the topic holds a wildcard: publish to one topic by its full name",
     /// Neither topic nor alias.
-    NoTopic ProtocolError "MQTT-4.7.3-1" "section 3.3.2.1" "there is neither a topic nor a topic alias",
+    NoTopic ProtocolError "MQTT-4.7.3-1" "section 3.3.2.1" "there is neither a topic nor a topic alias: name the topic to publish to",
     /// Topic alias 0.
     ZeroTopicAlias TopicAliasInvalid "section 2.2" "MQTT-3.3.2-8" "the topic alias is zero",
     /// A subscription identifier in a client's PUBLISH.
@@ -140,7 +140,7 @@ rules! {
     /// A payload format that is neither 0 nor 1.
     PayloadFormat ProtocolError "section 2.2" "section 3.3.2.3.2" "the payload format indicator is neither 0 nor 1",
     /// A wildcard in a response topic.
-    WildcardInResponseTopic ProtocolError "section 2.2" "MQTT-3.3.2-14" "the response topic holds a wildcard",
+    WildcardInResponseTopic ProtocolError "section 2.2" "MQTT-3.3.2-14" "the response topic holds a wildcard: name one topic in full",
     /// A reason code that no client sends in PUBACK.
     PubackReason ProtocolError "section 2.2" "MQTT-3.4.2-1" "the reason code may not stand in a client's PUBACK",
     /// A reason code that no client sends in PUBREC.
@@ -162,21 +162,21 @@ rules! {
     /// Reserved bits of the subscription options.
     SubscriptionReservedBits MalformedPacket "MQTT-3-8.3-4" "MQTT-3.8.3-5" "a reserved bit of the subscription options is set",
     /// A subscription with `QoS` 3.
-    SubscriptionQos ProtocolError "MQTT-3-8.3-4" "section 3.8.3.1" "the subscription's QoS is 3",
+    SubscriptionQos ProtocolError "MQTT-3-8.3-4" "section 3.8.3.1" "the subscription's QoS is 3: use 0, 1 or 2",
     /// Retain handling 3.
     RetainHandling ProtocolError "section 2.2" "section 3.8.3.1" "the retain handling is 3",
     /// No local with a shared subscription.
-    SharedNoLocal ProtocolError "section 2.2" "MQTT-3.8.3-4" "a shared subscription cannot be no-local",
+    SharedNoLocal ProtocolError "section 2.2" "MQTT-3.8.3-4" "a shared subscription cannot be no-local: leave that option out",
     /// Subscription identifier 0.
     ZeroSubscriptionId ProtocolError "section 2.2" "section 3.8.2.1.2" "the subscription identifier is zero",
     /// `#` that is not alone in the last level.
-    MisplacedHash MalformedPacket "MQTT-4.7.1-2" "MQTT-4.7.1-1" "`#` must stand alone as the last level of a filter",
+    MisplacedHash MalformedPacket "MQTT-4.7.1-2" "MQTT-4.7.1-1" "`#` must stand alone as the last level of a filter, as in `a/#`",
     /// `+` that is not alone in its level.
-    MisplacedPlus MalformedPacket "MQTT-4.7.1-3" "MQTT-4.7.1-2" "`+` must stand alone in its level of a filter",
+    MisplacedPlus MalformedPacket "MQTT-4.7.1-3" "MQTT-4.7.1-2" "`+` must stand alone in its level of a filter, as in `a/+/b`",
     /// A share name that is empty or holds a wildcard.
-    ShareName MalformedPacket "section 4.7.2" "MQTT-4.8.2-1" "the share name is empty or holds a wildcard",
+    ShareName MalformedPacket "section 4.7.2" "MQTT-4.8.2-1" "the share name is empty or holds a wildcard: write `$share/name/filter`",
     /// A share name without a filter.
-    ShareFilter MalformedPacket "section 4.7.2" "MQTT-4.8.2-2" "a shared subscription must name a filter after its share name",
+    ShareFilter MalformedPacket "section 4.7.2" "MQTT-4.8.2-2" "a shared subscription must name a filter after its share name: write `$share/name/filter`",
 }
 
 /// What a server sends before it closes the connection.
@@ -260,8 +260,8 @@ impl Violation {
         self.rule.text()
     }
 
-    /// The packet to send before closing, if there is one. It has no reason string: a client that breaks rules
-    /// may not have said yet how large a packet it takes.
+    /// The packet to send before closing, if there is one, to a client that has not said yet how large a packet it
+    /// takes: without a reason string.
     #[must_use]
     pub fn farewell(&self) -> Option<Bytes> {
         let mut out = BytesMut::new();

@@ -32,6 +32,8 @@ use super::writer::{
 const EXPIRY_SIZE: usize = 5;
 /// The property Topic Alias: its identifier and two bytes.
 const ALIAS_SIZE: usize = 3;
+/// The property User Property: its identifier and the lengths of its two texts.
+const PAIR_SIZE: usize = 5;
 
 /// A message to encode. The properties do not travel before 5.0. A text that MQTT cannot carry (over 65,535
 /// bytes, or with U+0000), as another protocol may bring it, is left out.
@@ -127,6 +129,8 @@ pub struct Addressing<'a> {
     pub subscription_ids: &'a [SubscriptionId],
     /// The expiry in seconds, if the message waited so that it is not the template's any more (MQTT-3.3.2-6).
     pub expiry_s: Option<u32>,
+    /// User properties in front of the message's own; short ones.
+    pub user_properties: &'a [(&'a str, &'a str)],
 }
 
 impl Addressing<'_> {
@@ -139,6 +143,7 @@ impl Addressing<'_> {
             topic_alias: TopicAlias::None,
             subscription_ids: &[],
             expiry_s: None,
+            user_properties: &[],
         }
     }
 
@@ -153,7 +158,11 @@ impl Addressing<'_> {
             .iter()
             .map(|id| 1 + varint_len(id.get() as usize))
             .sum();
-        alias + ids + self.expiry_s.map_or(0, |_| EXPIRY_SIZE)
+        let user = self.user_properties.iter();
+        let user: usize = user
+            .map(|(name, value)| PAIR_SIZE + name.len() + value.len())
+            .sum();
+        alias + ids + user + self.expiry_s.map_or(0, |_| EXPIRY_SIZE)
     }
 
     fn put_properties(&self, out: &mut BytesMut) {
@@ -166,6 +175,9 @@ impl Addressing<'_> {
         for id in self.subscription_ids {
             out.put_u8(id::SUBSCRIPTION_ID);
             put_varint(out, id.get() as usize);
+        }
+        for (name, value) in self.user_properties {
+            put_pair_property(out, name, value);
         }
     }
 }

@@ -1,30 +1,30 @@
 //! `tidings.v1`: JSON requests and answers over a WebSocket, one object to a text frame.
 //!
 //! An error is an answer and leaves the connection open; only what breaks WebSocket itself, or a binary
-//! message, closes it. Answers carry the request's `id` as it was written. Answers to `publish` come when the
-//! message is committed, so they may overtake each other; everything else is answered in order.
+//! message, closes it. Answers carry the request's `id` as it was written. Answers to `publish`, `ack` and `nack`
+//! come when that is durable, so they may overtake each other; everything else is answered in order.
 
 mod answer;
 mod nearest;
 mod publish;
 mod request;
+mod subscription;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tidings_ports::{
-    Command, Conversation, Delivery, Event, Framed, Framing, Gap, Start, SubscriptionKey, Tag,
-    Turn, Until,
+    Command, Conversation, Delivery, Event, Framed, Framing, Gap, SubscriptionKey, Tag, Turn, Until,
 };
-use tidings_types::{Limits, Protocol, Receipt, Refusal, RefusalCode, TopicFilter};
+use tidings_types::{Cursor, Limits, Protocol, Receipt, Refusal, RefusalCode};
 
 use self::answer::Answer;
 use self::request::{Field, Op, Request, RequestId, bad_field};
+use self::subscription::{Subscription, Wish, only_with_group, settle, unknown_subscription};
 use super::extension::Deflate;
-use super::format;
+use super::format::{self, QueuePlace};
 use super::link::{Link, Received};
-use crate::query;
 
 /// The name in the handshake.
 pub const SUBPROTOCOL: &str = "tidings.v1";
@@ -53,12 +53,6 @@ pub struct TidingsConversation {
     tag: u64,
 }
 
-struct Subscription {
-    key: SubscriptionKey,
-    /// At least one.
-    filters: Box<[TopicFilter]>,
-}
-
 struct Pending {
     tag: Tag,
     id: RequestId,
@@ -70,6 +64,7 @@ enum Asked {
     Publish,
     Subscribe(SubscriptionKey),
     Unsubscribe,
+    Settle,
 }
 
 impl TidingsConversation {
@@ -105,6 +100,7 @@ impl TidingsConversation {
             Op::Subscribe => self.subscribe(&request, &id, turn),
             Op::Unsubscribe => self.unsubscribe(&request, &id, turn),
             Op::Publish => self.publish(&request, &id, turn),
+            Op::Ack | Op::Nack => self.settle(&request, &id, turn),
         };
         if let Err(refusal) = carried_out {
             refuse(id.as_deref(), &refusal, turn);
@@ -123,6 +119,7 @@ impl TidingsConversation {
             tag,
             drafts: vec![draft],
             save: None,
+            settle: Vec::new(),
         });
         Ok(())
     }
@@ -134,9 +131,7 @@ impl TidingsConversation {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         let limits = Arc::clone(&self.link.limits);
-        let filters = filters(request, &limits)?;
-        let start = start(request, &limits)?;
-        let echo = request.get(Field::Echo, "true or false")?.unwrap_or(true);
+        let wish = Wish::read(request, &limits)?;
         if self.subscriptions.len() >= limits.subscriptions_per_connection_max {
             let detail = format!(
                 "the connection has {} subscriptions, as many as `limits.subscriptions_per_connection_max` permits: end one, or use a wildcard",
@@ -144,11 +139,7 @@ impl TidingsConversation {
             );
             return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
         }
-        if let Some(known) = self
-            .subscriptions
-            .iter()
-            .find(|it| it.filters[..] == filters)
-        {
+        if let Some(known) = self.subscriptions.iter().find(|it| it.is(&wish)) {
             let detail = format!(
                 "already subscribed, as sub {}: unsubscribe first to start at another place",
                 known.key.0
@@ -157,19 +148,22 @@ impl TidingsConversation {
         }
         let key = self.next_key();
         let tag = self.pend(id, Asked::Subscribe(key))?;
-        self.subscriptions.push(Subscription {
-            key,
-            filters: filters.clone().into(),
-        });
+        // A message of a work queue goes to one member, and its frame says how often it was delivered.
+        let (framing, name, group) = match wish.group {
+            Some(wanted) => (Framing::Own, Some(wanted.name), Some(wanted.group)),
+            None => (Framing::Shared(format::json(self.link.deflate)), None, None),
+        };
+        self.subscriptions
+            .push(Subscription::new(key, &wish.filters, name));
         turn.commands.push(Command::Subscribe {
             tag,
             key,
-            filters,
-            start,
-            framing: Framing::Shared(format::json(self.link.deflate)),
-            echo,
+            filters: wish.filters,
+            start: wish.start,
+            framing,
+            echo: wish.echo,
             until: Until::Ended,
-            group: None,
+            group,
         });
         Ok(())
     }
@@ -183,21 +177,42 @@ impl TidingsConversation {
         let sub: Option<u32> =
             request.get(Field::Sub, "the number that the subscribe's answer gave")?;
         let topic: Option<String> = request.get(Field::Topic, "a string")?;
+        let forget = request.get(Field::Forget, "true or false")?;
         let place = match (sub, topic) {
             (Some(sub), None) => self.subscriptions.iter().position(|it| it.key.0 == sub),
-            (None, Some(topic)) => self
-                .subscriptions
-                .iter()
-                .position(|it| matches!(&*it.filters, [only] if only.as_str() == topic)),
+            // Who takes part in a work queue of the topic may be subscribed to the topic besides.
+            (None, Some(topic)) => self.subscriptions.iter().position(|it| {
+                it.group().is_none() && matches!(&*it.filters, [only] if only.as_str() == topic)
+            }),
             _ => return Err(bad_field(Field::Sub, "there, or `topic`, but not both")),
         };
-        let place = place.ok_or_else(|| {
-            let detail = "there is no such subscription: name it as `sub` from the subscribe's answer, or as its only `topic`";
-            Refusal::new(RefusalCode::NotFound, detail)
-        })?;
+        let place = place.ok_or_else(unknown_subscription)?;
+        if forget.is_some() && self.subscriptions[place].group().is_none() {
+            return Err(only_with_group(Field::Forget));
+        }
         let tag = self.pend(id, Asked::Unsubscribe)?;
         let key = self.subscriptions.remove(place).key;
-        turn.commands.push(Command::Unsubscribe { tag, key });
+        turn.commands.push(Command::Unsubscribe {
+            tag,
+            key,
+            forget: forget.unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    /// Passes a verdict on. It is answered if the peer can tell by its id what the answer is to.
+    fn settle(
+        &mut self,
+        request: &Request<'_>,
+        id: &RequestId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let settle = settle(request, &self.subscriptions)?;
+        let tag = match id {
+            Some(_) => Some(self.pend(id, Asked::Settle)?),
+            None => None,
+        };
+        turn.commands.push(Command::Settle { tag, settle });
         Ok(())
     }
 
@@ -245,6 +260,7 @@ impl TidingsConversation {
             turn.commands.push(Command::Unsubscribe {
                 tag: Tag(self.tag),
                 key: subscription.key,
+                forget: false,
             });
         }
     }
@@ -257,6 +273,24 @@ impl TidingsConversation {
                 .plain("replayed", receipt.replayed);
             turn.frames.push(answer.frame());
         }
+    }
+
+    fn subscribed(&mut self, tag: Tag, key: SubscriptionKey, cursor: Cursor, turn: &mut Turn<'_>) {
+        let Some(pending) = self.pended(tag) else {
+            return;
+        };
+        let answer = Answer::new("ok", pending.id.as_deref());
+        let subscription = self.subscriptions.iter_mut().find(|it| it.key == key);
+        let answer = match subscription {
+            Some(subscription) => {
+                subscription.begun(cursor);
+                subscription.name(answer)
+            }
+            // It was ended before it had begun.
+            None => answer.plain("sub", key.0),
+        };
+        let answer = answer.text("cursor", &cursor.to_string());
+        turn.frames.push(answer.frame());
     }
 
     fn refused(&mut self, tag: Tag, refusal: &Refusal, turn: &mut Turn<'_>) {
@@ -294,17 +328,6 @@ impl TidingsConversation {
     }
 }
 
-impl Subscription {
-    /// Says which subscription an object is about.
-    fn name(&self, answer: Answer) -> Answer {
-        let answer = answer.plain("sub", self.key.0);
-        match &*self.filters {
-            [only] => answer.text("topic", only.as_str()),
-            several => answer.texts("topics", several.iter().map(TopicFilter::as_str)),
-        }
-    }
-}
-
 impl Conversation for TidingsConversation {
     fn protocol(&self) -> Protocol {
         Protocol::Tidings
@@ -338,17 +361,8 @@ impl Conversation for TidingsConversation {
         match event {
             Event::Published { tag, receipts } => self.published(tag, &receipts, turn),
             Event::Refused { tag, refusal } => self.refused(tag, &refusal, turn),
-            Event::Subscribed { tag, key, cursor } => {
-                let pending = self.pended(tag);
-                let subscription = self.subscriptions.iter().find(|it| it.key == key);
-                if let (Some(pending), Some(subscription)) = (pending, subscription) {
-                    let answer = subscription
-                        .name(Answer::new("ok", pending.id.as_deref()))
-                        .text("cursor", &cursor.to_string());
-                    turn.frames.push(answer.frame());
-                }
-            }
-            Event::Unsubscribed { tag, .. } => {
+            Event::Subscribed { tag, key, cursor } => self.subscribed(tag, key, cursor, turn),
+            Event::Unsubscribed { tag, .. } | Event::Settled { tag } => {
                 if let Some(pending) = self.pended(tag) {
                     let answer = Answer::new("ok", pending.id.as_deref());
                     turn.frames.push(answer.frame());
@@ -374,9 +388,19 @@ impl Conversation for TidingsConversation {
         self.link.tick(turn);
     }
 
-    fn frame(&mut self, _delivery: Delivery<'_>, _frames: &mut Vec<Bytes>) -> Framed {
-        debug_assert!(false, "tidings.v1 messages are shared frames");
-        Framed::Unfit
+    /// A message of a work queue.
+    fn frame(&mut self, delivery: Delivery<'_>, frames: &mut Vec<Bytes>) -> Framed {
+        if !self.link.is_open() {
+            // Nothing follows a close frame: the queue gets the message back.
+            return Framed::Full;
+        }
+        let deflate = self.link.deflate;
+        let place = QueuePlace {
+            sub: delivery.key.0,
+            deliveries: delivery.redelivered.saturating_add(1),
+        };
+        frames.push(format::queued_json(deflate, delivery.message, place));
+        Framed::Put
     }
 }
 
@@ -391,58 +415,9 @@ fn authenticate(
     Ok(())
 }
 
-/// What a `subscribe` subscribes to.
-fn filters(request: &Request<'_>, limits: &Limits) -> Result<Vec<TopicFilter>, Refusal> {
-    let topic: Option<String> = request.get(Field::Topic, "a string")?;
-    let topics: Option<Vec<String>> = request.get(Field::Topics, "a list of strings")?;
-    let texts = match (topic, topics) {
-        (Some(topic), None) => vec![topic],
-        (None, Some(topics)) if !topics.is_empty() => topics,
-        _ => {
-            let expected = "there, or `topics` with at least one, but not both";
-            return Err(bad_field(Field::Topic, expected));
-        }
-    };
-    if texts.len() > limits.filters_per_subscription_max {
-        let detail = format!(
-            "`topics` has {} entries, more than the {} of `limits.filters_per_subscription_max`: use wildcards, or several subscriptions",
-            texts.len(),
-            limits.filters_per_subscription_max
-        );
-        return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
-    }
-    texts
-        .into_iter()
-        .map(|text| {
-            TopicFilter::new(text)
-                .map_err(|error| Refusal::new(RefusalCode::BadFilter, error.to_string()))
-        })
-        .collect()
-}
-
-/// Where a `subscribe` starts.
-fn start(request: &Request<'_>, limits: &Limits) -> Result<Start, Refusal> {
-    let after: Option<String> =
-        request.get(Field::After, "a cursor, `earliest`, `latest` or `retained`")?;
-    let last: Option<u64> = request.get(Field::Last, "a whole number")?;
-    match (after, last) {
-        (Some(_), Some(_)) => Err(bad_field(Field::Last, "alone: leave out `after`")),
-        (Some(after), None) => query::parse_start(&after),
-        (None, None | Some(0)) => Ok(Start::Latest),
-        (None, Some(last)) if last <= limits.last_messages_max => Ok(Start::Last(last)),
-        (None, Some(_)) => {
-            let expected = format!(
-                "at most {} (`limits.last_messages_max`)",
-                limits.last_messages_max
-            );
-            Err(bad_field(Field::Last, &expected))
-        }
-    }
-}
-
 /// An error that the conversation itself speaks, counted.
 fn refuse(id: Option<&str>, refusal: &Refusal, turn: &mut Turn<'_>) {
-    turn.commands.push(Command::Refused(refusal.code));
+    turn.commands.push(Command::Refused(refusal.clone()));
     turn.frames.push(error(id, refusal).frame());
 }
 
@@ -456,6 +431,8 @@ fn error(id: Option<&str>, refusal: &Refusal) -> Answer {
     }
 }
 
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]

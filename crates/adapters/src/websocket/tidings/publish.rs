@@ -17,6 +17,7 @@ use tidings_types::{
 };
 
 use super::request::{Field, Request, bad_field};
+use crate::query::{check_headers, check_line};
 
 /// With or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -157,18 +158,7 @@ fn properties(
         );
         return Err(bad_field(Field::Headers, &expected));
     }
-    // Other protocols carry them as header lines: a line end in one would be another header.
-    let odd = |text: &ByteString| text.contains(char::is_control);
-    if properties
-        .headers
-        .iter()
-        .any(|(name, value)| name.is_empty() || odd(name) || odd(value))
-    {
-        return Err(bad_field(
-            Field::Headers,
-            "without control characters, and with names that are not empty",
-        ));
-    }
+    check_headers(&properties.headers)?;
     Ok(properties)
 }
 
@@ -177,9 +167,7 @@ fn line(request: &Request<'_>, field: Field) -> Result<Option<ByteString>, Refus
     let Some(text) = request.get::<String>(field, "a string")? else {
         return Ok(None);
     };
-    if text.is_empty() || text.contains(char::is_control) {
-        return Err(bad_field(field, "not empty and without control characters"));
-    }
+    check_line(field.name(), &text)?;
     Ok(Some(text.into()))
 }
 

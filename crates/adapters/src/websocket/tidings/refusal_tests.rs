@@ -16,7 +16,9 @@ fn check_error(request: &str, code: &str, text: &str) {
     assert_eq!(found[0]["code"], code, "{request}: {}", found[0]);
     let message = found[0]["message"].as_str().unwrap();
     assert!(message.contains(text), "{request}: {message}");
-    assert!(matches!(&out.commands[..], [Command::Refused(refused)] if refused.slug() == code));
+    assert!(
+        matches!(&out.commands[..], [Command::Refused(refused)] if refused.code.slug() == code)
+    );
     assert_eq!(out.ending, None);
     // The connection goes on.
     let out = send(&mut driver, r#"{"op":"ping"}"#);
@@ -37,7 +39,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "{}",
         "bad-parameter",
-        "auth, subscribe, unsubscribe, publish, ping",
+        "auth, subscribe, unsubscribe, publish, ack, nack, ping",
     ),
     (r#"{"op":7}"#, "bad-parameter", "`op` must be a string"),
     (
@@ -136,6 +138,116 @@ const REFUSED: &[(&str, &str, &str)] = &[
         r#"{"op":"unsubscribe","topic":"a"}"#,
         "not-found",
         "no such subscription",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","grup":"w"}"#,
+        "bad-parameter",
+        "did you mean `group`?",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","ack_timout":5}"#,
+        "bad-parameter",
+        "did you mean `ack_timeout`?",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":7}"#,
+        "bad-parameter",
+        "`group` must be a string",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":""}"#,
+        "bad-parameter",
+        "`group` must be 1 to 256 bytes",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"a/b"}"#,
+        "bad-parameter",
+        "without `/`",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"a\u0000b"}"#,
+        "bad-parameter",
+        "control characters",
+    ),
+    (
+        r#"{"op":"subscribe","topics":["a","b"],"group":"w"}"#,
+        "bad-parameter",
+        "`topics` must be one topic or filter",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","after":"retained"}"#,
+        "bad-parameter",
+        "`after` must be",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","echo":false}"#,
+        "bad-parameter",
+        "`echo` must be left out",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","prefetch":0}"#,
+        "bad-parameter",
+        "`prefetch` must be a whole number from 1 to 10000; it is 64 unless told",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","prefetch":10001}"#,
+        "bad-parameter",
+        "from 1 to 10000",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","prefetch":-1}"#,
+        "bad-parameter",
+        "from 1 to 10000",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","ack_timeout":0}"#,
+        "bad-parameter",
+        "seconds above 0, and at most 1800",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","group":"w","ack_timeout":1800.1}"#,
+        "bad-parameter",
+        "`limits.ack_ms_max`",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","prefetch":5}"#,
+        "bad-parameter",
+        "`prefetch` must be left out here",
+    ),
+    (
+        r#"{"op":"subscribe","topic":"a","ack_timeout":5}"#,
+        "bad-parameter",
+        "`ack_timeout` must be left out here",
+    ),
+    (
+        r#"{"op":"ack","message":"AQAAAAAAAAABBQ"}"#,
+        "bad-parameter",
+        "`sub` must be the number",
+    ),
+    (
+        r#"{"op":"ack","sub":1}"#,
+        "bad-parameter",
+        "`message` must be the `id`",
+    ),
+    (
+        r#"{"op":"ack","sub":1,"message":"earliest"}"#,
+        "bad-cursor",
+        "exactly as it carried it",
+    ),
+    (
+        r#"{"op":"ack","sub":1,"message":"AQAAAAAAAAABBQ"}"#,
+        "not-found",
+        "no such subscription",
+    ),
+    (
+        r#"{"op":"ack","sub":1,"message":"AQAAAAAAAAABBQ","requeue":true}"#,
+        "bad-parameter",
+        "`requeue` is not a known field for `ack`",
+    ),
+    (
+        r#"{"op":"nack","sub":1,"message":"AQAAAAAAAAABBQ","requeue":1}"#,
+        "bad-parameter",
+        "`requeue` must be true or false",
     ),
     (
         r#"{"op":"publish","data":"x"}"#,

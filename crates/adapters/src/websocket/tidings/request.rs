@@ -57,6 +57,12 @@ fields! {
     Retain "retain",
     ContentType "content_type",
     Headers "headers",
+    Group "group",
+    Prefetch "prefetch",
+    AckTimeout "ack_timeout",
+    Forget "forget",
+    Message "message",
+    Requeue "requeue",
 }
 
 macro_rules! operations {
@@ -84,9 +90,11 @@ macro_rules! operations {
 
 operations! {
     Auth "auth" [Token],
-    Subscribe "subscribe" [Topic Topics After Last Echo],
-    Unsubscribe "unsubscribe" [Topic Sub],
+    Subscribe "subscribe" [Topic Topics After Last Echo Group Prefetch AckTimeout],
+    Unsubscribe "unsubscribe" [Topic Sub Forget],
     Publish "publish" [Topic Data Base64 Event Key Ttl Retain ContentType Headers],
+    Ack "ack" [Sub Message],
+    Nack "nack" [Sub Message Requeue],
     Ping "ping" [],
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::websocket::testing::{Driver, Outcome, client, close_parts, parts};
 use serde_json::{Value, json};
-use tidings_ports::{Ending, GapReason};
+use tidings_ports::{Ending, GapReason, Start};
 use tidings_types::{Cursor, Epoch, Offset, PayloadFormat, Timestamp};
 
 pub(super) fn open() -> Driver<TidingsConversation> {
@@ -40,12 +40,13 @@ pub(super) fn answers(out: &Outcome) -> Vec<Value> {
 
 /// The only command's tag.
 #[track_caller]
-fn tag(out: &Outcome) -> Tag {
+pub(super) fn tag(out: &Outcome) -> Tag {
     match &out.commands[..] {
         [
             Command::Publish { tag, .. }
             | Command::Subscribe { tag, .. }
-            | Command::Unsubscribe { tag, .. },
+            | Command::Unsubscribe { tag, .. }
+            | Command::Settle { tag: Some(tag), .. },
         ] => *tag,
         _ => panic!("one command, not {:?}", answers(out)),
     }
@@ -61,7 +62,7 @@ fn draft(out: Outcome) -> tidings_types::Draft {
     }
 }
 
-fn cursor(offset: u64) -> Cursor {
+pub(super) fn cursor(offset: u64) -> Cursor {
     Cursor {
         epoch: Epoch(1),
         offset: Offset(offset),
@@ -296,6 +297,24 @@ fn several_topics_are_one_subscription_that_ends_by_its_number() {
 }
 
 #[test]
+fn a_subscribe_is_answered_also_if_it_was_ended_meanwhile() {
+    let mut driver = open();
+    let out = send(
+        &mut driver,
+        r#"{"op":"subscribe","id":1,"topic":"a","last":3}"#,
+    );
+    let subscribe = tag(&out);
+    send(&mut driver, r#"{"op":"unsubscribe","id":2,"sub":1}"#);
+    let out = driver.event(Event::Subscribed {
+        tag: subscribe,
+        key: SubscriptionKey(1),
+        cursor: cursor(0),
+    });
+    assert_eq!(answers(&out)[0]["id"], 1);
+    assert_eq!(answers(&out)[0]["sub"], 1);
+}
+
+#[test]
 fn a_start_is_read_from_after_and_last() {
     let resume = cursor(12).to_string();
     for (fields, expect) in [
@@ -441,6 +460,7 @@ fn mutated_requests_never_panic_and_always_answer_or_ask() {
     let seeds = [
         r#"{"op":"publish","id":1,"topic":"a/b","data":"x\n","ttl":1.5,"headers":{"x":["1"]}}"#,
         r#"{"op":"subscribe","id":"q","topics":["a","b/#"],"after":"earliest","echo":false}"#,
+        r#"{"op":"subscribe","topic":"a/#","group":"w","prefetch":5,"ack_timeout":1.5,"last":3}"#,
     ];
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = move |below: usize| {

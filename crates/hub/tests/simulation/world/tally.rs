@@ -13,6 +13,10 @@ impl Tally {
         *self.0.entry(what).or_default() += n;
     }
 
+    pub(super) fn of(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
+    }
+
     pub fn add(&mut self, other: &Self) {
         for (what, n) in &other.0 {
             self.count(what, *n);
@@ -50,11 +54,17 @@ impl Tally {
             "work new",
             "nacked",
             "redelivered",
+            "settled",
+            "verdict refused",
+            "transaction",
+            "transaction refused",
+            "transaction too late",
+            "left a queue",
+            "too long",
+            "stray verdict",
+            "dead letter",
         ] {
-            assert!(
-                self.0.get(what).is_some_and(|n| *n > 0),
-                "never happened: {what} ({self:?})"
-            );
+            assert!(self.of(what) > 0, "never happened: {what} ({self:?})");
         }
     }
 }
@@ -65,5 +75,8 @@ pub(super) fn count_metrics(tally: &mut Tally, metrics: &Metrics) {
     tally.count("caught up", metrics.caught_up.get());
     tally.count("taken over", metrics.sessions_taken_over.get());
     tally.count("will", metrics.wills.get());
+    tally.count("too long", metrics.queue_late.get());
+    tally.count("stray verdict", metrics.queue_strays.get());
+    tally.count("dead letter", metrics.dead_letters.get());
     tally.count("redelivered", metrics.redelivered.get());
 }

@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tidings_e2e::http::Request;
-use tidings_e2e::mqtt::{Client, Connect, Inbox, Properties, Publish};
+use tidings_e2e::mqtt::{Client, Connect, Inbox, Publish};
 use tidings_e2e::sse::EventStream;
+use tidings_e2e::stomp::{self, Frame as StompFrame};
 use tidings_e2e::websocket::{Frame, WebSocket};
 use tidings_e2e::{Options, Server};
 
@@ -22,7 +23,11 @@ type Seen = (String, Vec<u8>);
 
 fn by_http(server: &Server, topic: &str, payload: &[u8], retain: bool) {
     let retain = if retain { "true" } else { "false" };
-    super::post(server, topic, payload, &[("Tidings-Retain", retain)]);
+    let request = Request::post(&format!("/v1/topics/{topic}")).body(payload);
+    let response = request
+        .header("Tidings-Retain", retain)
+        .send(server.address());
+    assert_eq!(response.status, 201, "{}", response.text());
 }
 
 fn by_raw_socket(server: &Server, topic: &str, payload: &[u8], retain: bool) {
@@ -73,13 +78,47 @@ fn by_mqtt_5(server: &Server, topic: &str, payload: &[u8], retain: bool) {
     by_mqtt(server, &Connect::v5("p"), publish, retain);
 }
 
-const PUBLISHERS: [(&str, Publisher); 6] = [
+fn by_stomp(server: &Server, version: &str, topic: &str, payload: &[u8], retain: bool) {
+    let mut client = stomp::Client::open(server.stomp(), version);
+    let mut send = StompFrame::new(
+        "SEND",
+        &[("destination", &format!("/topic/{topic}"))],
+        payload,
+    );
+    if retain {
+        send = send.header("retain", "true");
+    }
+    client.ask(send);
+    client.leave();
+}
+
+fn by_stomp_10(server: &Server, topic: &str, payload: &[u8], retain: bool) {
+    by_stomp(server, "1.0", topic, payload, retain);
+}
+
+fn by_stomp_12(server: &Server, topic: &str, payload: &[u8], retain: bool) {
+    by_stomp(server, "1.2", topic, payload, retain);
+}
+
+/// To a queue, which is no more than a way to consume a topic.
+fn by_stomp_queue(server: &Server, topic: &str, payload: &[u8], retain: bool) {
+    let mut client = stomp::Client::open(server.stomp(), "1.1");
+    let destination = format!("/queue/{topic}");
+    let retain = if retain { "true" } else { "false" };
+    let headers = [("destination", &*destination), ("tidings-retain", retain)];
+    client.ask(StompFrame::new("SEND", &headers, payload));
+}
+
+const PUBLISHERS: [(&str, Publisher); 9] = [
     ("http", by_http),
     ("raw", by_raw_socket),
     ("tidings", by_tidings),
     ("mqtt-3-qos-0", by_mqtt_3_qos_0),
     ("mqtt-3-qos-2", by_mqtt_3_qos_2),
     ("mqtt-5", by_mqtt_5),
+    ("stomp-1.0", by_stomp_10),
+    ("stomp-1.2", by_stomp_12),
+    ("stomp-queue", by_stomp_queue),
 ];
 
 /// A subscriber on some protocol, to the filter that it was opened with.
@@ -88,6 +127,9 @@ enum Subscriber {
     Raw(WebSocket),
     Tidings(WebSocket),
     Mqtt(Client, Inbox),
+    Stomp(stomp::Client),
+    /// Acknowledges what it gets.
+    StompWorker(stomp::Client),
 }
 
 /// What a message in JSON carries.
@@ -99,6 +141,16 @@ fn of_json(message: &Value) -> Seen {
         _ => panic!("no payload: {message}"),
     };
     (topic, payload)
+}
+
+/// What a message of STOMP carries.
+fn of_stomp(message: StompFrame) -> Seen {
+    let destination = message.expect("destination");
+    let topic = ["/topic/", "/queue/"]
+        .iter()
+        .find_map(|prefix| destination.strip_prefix(prefix));
+    let topic = topic.expect("a known prefix").replace("%2E", ".");
+    (topic, message.body)
 }
 
 impl Subscriber {
@@ -113,7 +165,13 @@ impl Subscriber {
             assert_eq!(client.subscribe(&[(&filter, qos)]), [qos]);
             Self::Mqtt(client, Inbox::default())
         };
-        BTreeMap::from([
+        let stomp = |version, kind, ack| {
+            let mut client = stomp::Client::open(server.stomp(), version);
+            let headers = [("x-after", start), ("ack", ack)];
+            client.subscribe("s", &format!("/{kind}/{filter}"), &headers);
+            client
+        };
+        let mut all = BTreeMap::from([
             (
                 "sse",
                 Self::Sse(EventStream::open(server.address(), &target)),
@@ -124,7 +182,17 @@ impl Subscriber {
             ("mqtt-3-qos-2", mqtt(Connect::v3("m32"), 2)),
             ("mqtt-5-qos-0", mqtt(Connect::v5("m50"), 0)),
             ("mqtt-5-qos-1", mqtt(Connect::v5("m51"), 1)),
-        ])
+            ("stomp-1.0", Self::Stomp(stomp("1.0", "topic", "auto"))),
+            ("stomp-1.1", Self::Stomp(stomp("1.1", "topic", "auto"))),
+            ("stomp-1.2", Self::Stomp(stomp("1.2", "topic", "auto"))),
+        ]);
+        // What is retained is nobody's work.
+        if start == "latest" {
+            let client = Self::StompWorker(stomp("1.2", "topic", "client"));
+            all.insert("stomp-client", client);
+            all.insert("stomp-queue", Self::Stomp(stomp("1.2", "queue", "auto")));
+        }
+        all
     }
 
     /// The next message. A raw WebSocket does not say the topic, which the caller knows.
@@ -143,6 +211,12 @@ impl Subscriber {
             Self::Mqtt(client, inbox) => {
                 let message = inbox.next(client);
                 (message.topic, message.payload)
+            }
+            Self::Stomp(client) => of_stomp(client.message()),
+            Self::StompWorker(client) => {
+                let message = client.message();
+                client.ack(&message);
+                of_stomp(message)
             }
         }
     }
@@ -212,26 +286,11 @@ fn an_empty_payload_is_a_message_everywhere() {
     let mut subscribers = Subscriber::all(&server, "empty", "latest");
     by_mqtt_5(&server, "empty/a", b"", false);
     by_http(&server, "empty/a", b"", false);
+    by_stomp_12(&server, "empty/a", b"", false);
     for (to, subscriber) in &mut subscribers {
-        for _ in 0..2 {
+        for _ in 0..3 {
             let seen = subscriber.next("empty/a");
             assert_eq!(seen, ("empty/a".to_owned(), Vec::new()), "{to}");
         }
     }
-}
-
-#[test]
-fn payloads_of_a_claimed_format_are_checked() {
-    let server = Server::start(Options::default());
-    let (mut client, _) = Client::open(server.mqtt(), &Connect::v5("f"));
-    let claimed = |payload: &[u8]| {
-        Publish::new("format", payload)
-            .qos(1, 1)
-            .with(|properties: Properties| properties.byte(0x01, 1))
-    };
-    client.publish(&claimed(b"text"));
-    client.send(&claimed(&BYTES));
-    let answer = client.answer(tidings_e2e::mqtt::kind::PUBACK);
-    assert_eq!(answer.reason(), 0x99);
-    assert_eq!(super::texts(&server, "format"), ["text"]);
 }
