@@ -6,7 +6,6 @@
 //! is the same for all and not in it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
@@ -18,6 +17,7 @@ use crate::peers::{self, Peer};
 use crate::process::Cpu;
 use crate::report::{Failure, Table, complain, publish_section, target};
 use crate::wire::mqtt::KEEP_ALIVE_S;
+use crate::wire::tls::{Line, trusting};
 use crate::wire::{Qos, Subscribe};
 
 /// One heartbeat of every connection (15 s and jitter), and some more.
@@ -72,6 +72,14 @@ fn tidings_mqtt(options: &Options) -> Result<Option<Peer>, Failure> {
     peers::tidings_mqtt(options, &[]).map(Some)
 }
 
+fn tidings_https(options: &Options) -> Result<Option<Peer>, Failure> {
+    peers::tidings_tls(options, "--https").map(Some)
+}
+
+fn tidings_mqtts(options: &Options) -> Result<Option<Peer>, Failure> {
+    peers::tidings_tls(options, "--mqtts").map(Some)
+}
+
 const MQTT: Subscribe = Subscribe::Mqtt(Qos::AtMostOnce);
 
 const CONTESTANTS: &[Contestant] = &[
@@ -89,6 +97,26 @@ const CONTESTANTS: &[Contestant] = &[
     Contestant {
         start: tidings_mqtt,
         ..ours("tidings MQTT", MQTT, Some(3.0))
+    },
+    Contestant {
+        start: tidings_https,
+        ..ours(
+            "tidings WebSocket, TLS",
+            Subscribe::WebSocket("/v1/topics/bench"),
+            Some(12.0),
+        )
+    },
+    Contestant {
+        start: tidings_https,
+        ..ours(
+            "tidings SSE, TLS",
+            Subscribe::Sse("/v1/topics/bench"),
+            Some(12.0),
+        )
+    },
+    Contestant {
+        start: tidings_mqtts,
+        ..ours("tidings MQTT, TLS", MQTT, Some(12.0))
     },
     theirs("uWebSockets", peers::uws, Subscribe::WebSocket("/sub")),
     theirs(
@@ -246,16 +274,17 @@ fn measure(
 /// Connections that answer heartbeats and do nothing else.
 struct IdleCrowd {
     subscribe: Subscribe,
-    streams: Vec<TcpStream>,
+    streams: Vec<Line>,
     epoll: OwnedFd,
 }
 
 impl IdleCrowd {
     fn open(subscribe: Subscribe, peer: &Peer, connections: usize) -> Result<Self, Failure> {
+        let tls = peer.certificate.as_deref().map(trusting).transpose()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut streams = Vec::with_capacity(connections);
         for index in 0..connections {
-            let stream = subscribe.open(peer.address())?;
+            let stream = subscribe.open_line(peer.address(), tls.as_ref())?;
             let token = epoll::EventData::new_u64(index as u64);
             epoll::add(&epoll, &stream, token, epoll::EventFlags::IN)?;
             streams.push(stream);

@@ -54,7 +54,15 @@ fn fan_out_reaches_every_subscriber_over_every_protocol() {
 
 #[test]
 fn idle_connections_are_kept() {
-    runs("idle", &["| tidings long-poll ", "| tidings MQTT "]);
+    runs(
+        "idle",
+        &[
+            "| tidings long-poll ",
+            "| tidings MQTT ",
+            "| tidings SSE, TLS ",
+            "| tidings MQTT, TLS ",
+        ],
+    );
 }
 
 #[test]

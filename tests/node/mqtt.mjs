@@ -1,6 +1,6 @@
 // An MQTT client on the package `mqtt`, driven by JSON lines.
 //
-// in:  {"connect": {"url", "version": 4|5, "id", "clean", "expiry", "will": {"topic", "text", "qos", "retain", "delay"}}}
+// in:  {"connect": {"url", "version": 4|5, "id", "clean", "expiry", "ca": FILE, "user", "password", "will": {"topic", "text", "qos", "retain", "delay"}}}
 //      {"subscribe": FILTER, "qos": N}   {"unsubscribe": FILTER}
 //      {"publish": TOPIC, "base64": BYTES, "qos": N, "retain": BOOL, "content_type", "user": {NAME: VALUE}, "expiry"}
 //      {"disconnect": true}   {"break": true}
@@ -8,6 +8,7 @@
 //      {"message": {"topic", "base64", "qos", "retain", "content_type", "user"}}
 //      {"closed": true}   {"told": REASON}   {"error": TEXT}
 
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import mqtt from "mqtt";
 
@@ -26,7 +27,10 @@ function connect(options) {
     protocolVersion: version,
     clientId: options.id,
     clean: options.clean ?? true,
+    username: options.user,
+    password: options.password,
     reconnectPeriod: 0,
+    ca: options.ca && readFileSync(options.ca),
     will: options.will && will(options.will),
     properties: version === 5 ? { sessionExpiryInterval: options.expiry ?? 0 } : undefined,
   });

@@ -1,6 +1,6 @@
 // A STOMP client over WebSocket on the package `@stomp/stompjs`, driven by JSON lines.
 //
-// in:  {"connect": {"url", "versions": ["1.2"..], "heartbeat": [OUT, IN], "reconnect": MS, "split": BYTES, "binary": BOOL}}
+// in:  {"connect": {"url", "versions": ["1.2"..], "heartbeat": [OUT, IN], "reconnect": MS, "split": BYTES, "binary": BOOL, "ca": FILE}}
 //      {"subscribe": DESTINATION, "id": ID, "headers": {NAME: VALUE}, "resume": BOOL}   {"unsubscribe": ID, "headers"}
 //      {"publish": DESTINATION, "base64": BYTES, "headers": {NAME: VALUE}, "transaction": NAME}
 //      {"ack": N, "transaction": NAME}   {"nack": N, "headers"}   of the Nth message of the connection, from 0
@@ -10,6 +10,7 @@
 //
 // A subscription with `resume` is made again on every connection of a client that reconnects, after its last message.
 
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { Client, Versions } from "@stomp/stompjs";
 import WebSocket from "ws";
@@ -37,9 +38,15 @@ function subscribe(destination, id, headers) {
   client.subscribe(destination, take, answered("subscribe", { ...headers, id }));
 }
 
-function connect({ url, versions, heartbeat = [0, 0], reconnect = 0, split, binary = false }) {
+function connect({ url, versions, heartbeat = [0, 0], reconnect = 0, split, binary = false, ca, user, password }) {
   client = new Client({
-    webSocketFactory: () => new WebSocket(url, versions.map((version) => `v${version.replace(".", "")}.stomp`)),
+    webSocketFactory: () =>
+      new WebSocket(
+        url,
+        versions.map((version) => `v${version.replace(".", "")}.stomp`),
+        ca && { ca: readFileSync(ca) },
+      ),
+    connectHeaders: user === undefined ? {} : { login: user, passcode: password },
     stompVersions: new Versions(versions),
     heartbeatOutgoing: heartbeat[0],
     heartbeatIncoming: heartbeat[1],

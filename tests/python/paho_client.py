@@ -57,12 +57,16 @@ class Peer:
             CallbackAPIVersion.VERSION2,
             client_id=options["id"],
             protocol=self.version,
-            transport="websockets" if url.scheme == "ws" else "tcp",
+            transport="websockets" if url.scheme in ("ws", "wss") else "tcp",
             clean_session=None if self.version == MQTTv5 else clean,
             reconnect_on_failure=False,
         )
-        if url.scheme == "ws":
+        if "ca" in options:
+            client.tls_set(ca_certs=options["ca"])
+        if url.scheme in ("ws", "wss"):
             client.ws_set_options(path=url.path)
+        if options.get("user") is not None:
+            client.username_pw_set(options["user"], options.get("password"))
         will = options.get("will")
         if will:
             properties = self.properties(PacketTypes.WILLMESSAGE, WillDelayInterval=will.get("delay"))

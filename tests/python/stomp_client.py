@@ -69,8 +69,10 @@ class Peer:
         self.connection = CLASSES[self.version](
             [(url.hostname, url.port)], auto_decode=False, try_loopback_connect=False, **arguments
         )
+        if "ca" in options:
+            self.connection.set_ssl(for_hosts=[(url.hostname, url.port)], ca_certs=options["ca"])
         self.connection.set_listener("peer", Listener(self))
-        self.connection.connect("user", "secret", wait=True)
+        self.connection.connect(options.get("user", "user"), options.get("password", "secret"), wait=True)
 
     def verdict(self, name: str, message: dict, command: dict) -> None:
         give = getattr(self.connection, name)

@@ -11,6 +11,7 @@ pub mod peer;
 pub mod server;
 pub mod sse;
 pub mod stomp;
+pub mod tls;
 pub mod tools;
 pub mod websocket;
 

@@ -1,7 +1,7 @@
 //! One server process: started on a port of its choice, killed, restarted on the same port and data.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Response;
+use crate::tls::Authority;
 use crate::{PATIENCE, eventually, http, metrics, spawn};
 
 /// How to start a server.
@@ -22,6 +23,7 @@ pub struct Options {
     config: Option<String>,
     data: Option<PathBuf>,
     file_blocks_max: Option<u64>,
+    authority: Option<Authority>,
 }
 
 impl Options {
@@ -52,6 +54,14 @@ impl Options {
         self
     }
 
+    /// Listens with TLS beside every listener, with a certificate of this authority for the server's address and for
+    /// `localhost`.
+    #[must_use]
+    pub fn tls(mut self, authority: &Authority) -> Self {
+        self.authority = Some(authority.clone());
+        self
+    }
+
     fn has(&self, argument: &str) -> bool {
         self.arguments.iter().any(|given| given == argument)
     }
@@ -72,18 +82,24 @@ struct Addresses {
     mqtt: Option<SocketAddr>,
     /// `None` if it is off.
     stomp: Option<SocketAddr>,
+    /// `None` without TLS.
+    tls: Option<TlsAddresses>,
+}
+
+/// Where it listens with TLS.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct TlsAddresses {
+    http: SocketAddr,
+    mqtt: SocketAddr,
+    stomp: SocketAddr,
 }
 
 /// A running server. Dropping it kills the process; a failing test then shows the end of its log, and one that
 /// had passed fails if a thread of the server panicked.
 pub struct Server {
     child: Child,
-    /// Of no use if the options say something of HTTP.
-    address: SocketAddr,
-    /// `None` if MQTT is off.
-    mqtt: Option<SocketAddr>,
-    /// `None` if STOMP is off.
-    stomp: Option<SocketAddr>,
+    /// That of HTTP is of no use if the options say something of it.
+    addresses: Addresses,
     options: Options,
     log: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
@@ -102,6 +118,11 @@ impl Server {
             http: address,
             mqtt: Some(address).filter(|_| !options.has("--mqtt")),
             stomp: Some(address).filter(|_| !options.has("--stomp")),
+            tls: options.authority.as_ref().map(|_| TlsAddresses {
+                http: address,
+                mqtt: address,
+                stomp: address,
+            }),
         };
         Self::spawn(options, folder, addresses, Arc::default())
     }
@@ -124,57 +145,89 @@ impl Server {
         follow(child.stderr.take(), &log, &listening);
         drop(listening);
         let mut listener = |name| wait_for_listener(name, &mut child, &listens, &log);
-        let server = Self {
-            address: if options.has("--http") {
-                wanted.http
-            } else {
-                listener("http")
-            },
-            mqtt: wanted.mqtt.map(|_| listener("mqtt")),
-            stomp: wanted.stomp.map(|_| listener("stomp")),
+        // In the order in which the server tells of them.
+        let http = if options.has("--http") {
+            wanted.http
+        } else {
+            listener("http")
+        };
+        let https = wanted.tls.map(|_| listener("https"));
+        let mqtt = wanted.mqtt.map(|_| listener("mqtt"));
+        let mqtts = wanted.tls.map(|_| listener("mqtts"));
+        let stomp = wanted.stomp.map(|_| listener("stomp"));
+        let stomps = wanted.tls.map(|_| listener("stomps"));
+        let tls = https.zip(mqtts).zip(stomps);
+        let addresses = Addresses {
+            http,
+            mqtt,
+            stomp,
+            tls: tls.map(|((http, mqtt), stomp)| TlsAddresses { http, mqtt, stomp }),
+        };
+        assert!(
+            wanted.http.port() == 0 || addresses == wanted,
+            "not on the same ports"
+        );
+        Self {
             child,
+            addresses,
             options,
             log,
             folder,
-        };
-        assert!(
-            wanted.http.port() == 0 || server.addresses() == wanted,
-            "not on the same ports"
-        );
-        server
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses {
-            http: self.address,
-            mqtt: self.mqtt,
-            stomp: self.stomp,
         }
     }
 
     /// Where HTTP is served.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses.http
     }
 
     /// Where MQTT is served.
     pub fn mqtt(&self) -> SocketAddr {
-        self.mqtt.expect("MQTT is not off")
+        self.addresses.mqtt.expect("MQTT is not off")
     }
 
     /// Where STOMP is served.
     pub fn stomp(&self) -> SocketAddr {
-        self.stomp.expect("STOMP is not off")
+        self.addresses.stomp.expect("STOMP is not off")
     }
 
     /// `http://127.1.2.3:4567` and the path behind it.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.addresses.http)
     }
 
     /// `ws://127.1.2.3:4567` and the path behind it.
     pub fn ws_url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address)
+        format!("ws://{}{path}", self.addresses.http)
+    }
+
+    fn tls_addresses(&self) -> TlsAddresses {
+        self.addresses.tls.expect("the options say so")
+    }
+
+    /// Where HTTP is served over TLS.
+    pub fn https(&self) -> SocketAddr {
+        self.tls_addresses().http
+    }
+
+    /// Where MQTT is served over TLS.
+    pub fn mqtts(&self) -> SocketAddr {
+        self.tls_addresses().mqtt
+    }
+
+    /// Where STOMP is served over TLS.
+    pub fn stomps(&self) -> SocketAddr {
+        self.tls_addresses().stomp
+    }
+
+    /// `https://127.1.2.3:4567` and the path behind it.
+    pub fn https_url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.https())
+    }
+
+    /// `wss://127.1.2.3:4567` and the path behind it.
+    pub fn wss_url(&self, path: &str) -> String {
+        format!("wss://{}{path}", self.https())
     }
 
     /// The process.
@@ -213,6 +266,12 @@ impl Server {
         kill_process(pid, Signal::HUP).expect("the process can be signalled");
     }
 
+    /// Writes another configuration file in the place of the one that it was started with.
+    pub fn write_config(&self, text: &str) {
+        let file = self.folder.path().join("tidings.toml");
+        std::fs::write(file, text).expect("the configuration can be written");
+    }
+
     /// Waits for the end of the process.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -244,7 +303,7 @@ impl Server {
         }
         let empty = TempDir::new().expect("a temporary folder can be made");
         let folder = std::mem::replace(&mut self.folder, empty);
-        let addresses = self.addresses();
+        let addresses = self.addresses;
         Self::spawn(options, folder, addresses, Arc::clone(&self.log))
     }
 
@@ -268,7 +327,7 @@ impl Server {
     #[track_caller]
     pub fn publish(&self, topic: &str, text: &str) -> String {
         let response = http::post(
-            self.address,
+            self.addresses.http,
             &format!("/v1/topics/{topic}"),
             text.as_bytes(),
         );
@@ -291,7 +350,7 @@ impl Server {
         let response = http::Request::post("/v1/publish")
             .header("Content-Type", "application/json")
             .body(body)
-            .send(self.address);
+            .send(self.addresses.http);
         assert!(matches!(response.status, 200 | 201), "{}", response.text());
     }
 
@@ -300,7 +359,7 @@ impl Server {
     pub fn page(&self, filter: &str, query: &str) -> Response {
         let response = http::Request::get(&format!("/v1/topics/{filter}?{query}"))
             .header("Accept", "application/json")
-            .send(self.address);
+            .send(self.addresses.http);
         assert_eq!(response.status, 200, "{}", response.text());
         response
     }
@@ -327,7 +386,7 @@ impl Server {
     /// The value of a metric: all its lines whose labels hold the text, added up.
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = http::get(self.address, "/metrics").text();
+        let text = http::get(self.addresses.http, "/metrics").text();
         metrics::sum(&text, name, label)
     }
 }
@@ -377,6 +436,13 @@ pub fn tidings(arguments: &[&str]) -> Command {
     command
 }
 
+/// Ports of loopback that nobody had a moment ago, for commands that are run as somebody else wrote them.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    // All at once, or the same one could come twice.
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("it has an address").port())
+}
+
 fn clear_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDINGS_") {
@@ -388,7 +454,12 @@ fn clear_settings(command: &mut Command) {
 fn command(
     options: &Options,
     folder: &Path,
-    Addresses { http, mqtt, stomp }: Addresses,
+    Addresses {
+        http,
+        mqtt,
+        stomp,
+        tls,
+    }: Addresses,
 ) -> Command {
     let mut command = match options.file_blocks_max {
         None => Command::new(binary()),
@@ -411,6 +482,17 @@ fn command(
     }
     if let Some(stomp) = stomp {
         command.arg("--stomp").arg(stomp.to_string());
+    }
+    if let (Some(tls), Some(authority)) = (tls, &options.authority) {
+        command
+            .args(["--https", &tls.http.to_string()])
+            .args(["--mqtts", &tls.mqtt.to_string()])
+            .args(["--stomps", &tls.stomp.to_string()]);
+        if !options.has("--tls-cert") && options.config.is_none() {
+            let names = format!("DNS:localhost,IP:{}", tls.http.ip());
+            let pair = authority.issue("server", &names);
+            command.args(["--tls-cert", &pair.as_option()]);
+        }
     }
     if !options.has("--memory") {
         command.arg("--data").arg(data_folder(options, folder));

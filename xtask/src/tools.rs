@@ -10,6 +10,7 @@ use crate::{Failure, root, run};
 /// Debian packages, and a program that each brings.
 const DEBIAN: &[(&str, &str)] = &[
     ("curl", "curl"),
+    ("openssl", "openssl"),
     ("nodejs", "node"),
     ("npm", "npm"),
     ("python3", "python3"),

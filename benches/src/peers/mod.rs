@@ -27,6 +27,8 @@ pub struct Peer {
     pub process: Process,
     /// Where it listens.
     pub port: u16,
+    /// The certificate that it shows there, if TLS is spoken.
+    pub certificate: Option<PathBuf>,
 }
 
 impl Peer {
@@ -57,9 +59,59 @@ pub fn tidings_mqtt(options: &Options, extra_args: &[&str]) -> Result<Peer, Fail
     started_tidings(options, port, &[&listeners, extra_args].concat())
 }
 
+/// With TLS at its HTTP port, or at its MQTT port.
+pub fn tidings_tls(options: &Options, listener: &str) -> Result<Peer, Failure> {
+    let folder = folder()?;
+    let (certificate, key) = (
+        folder.path().join("cert.pem"),
+        folder.path().join("key.pem"),
+    );
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["req", "-x509", "-nodes", "-days", "3", "-newkey", "ec"])
+        .args(["-pkeyopt", "ec_paramgen_curve:P-256"])
+        .args(["-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key);
+    let made = openssl.output()?;
+    if !made.status.success() {
+        return Err(Failure::new("openssl made no certificate"));
+    }
+    let port = free_port()?;
+    let address = loopback(port).to_string();
+    let pair = format!("{}:{}", certificate.display(), key.display());
+    let arguments = [
+        listener,
+        &address,
+        "--tls-cert",
+        &pair,
+        "--http",
+        "127.0.0.1:0",
+        "--mqtt",
+        "off",
+    ];
+    let peer = started_in(options, port, folder, &arguments)?;
+    Ok(Peer {
+        certificate: Some(certificate),
+        ..peer
+    })
+}
+
 /// Tidings with these arguments, of which some make it listen at the port.
 fn started_tidings(options: &Options, port: u16, arguments: &[&str]) -> Result<Peer, Failure> {
-    let folder = folder()?;
+    started_in(options, port, folder()?, arguments)
+}
+
+fn started_in(
+    options: &Options,
+    port: u16,
+    folder: TempDir,
+    arguments: &[&str],
+) -> Result<Peer, Failure> {
     let mut command = Command::new(&options.tidings);
     command
         .args([
@@ -89,6 +141,7 @@ fn started_tidings(options: &Options, port: u16, arguments: &[&str]) -> Result<P
         version: first_line(Command::new(&options.tidings).arg("--version")).unwrap_or_default(),
         process: Process::start(&command, loopback(port), folder)?,
         port,
+        certificate: None,
     })
 }
 
@@ -286,6 +339,7 @@ fn started(
         version,
         process: Process::start(command, loopback(port), folder)?,
         port,
+        certificate: None,
     })
 }
 

@@ -28,6 +28,7 @@ pub fn start(options: &Options) -> Result<Option<Peer>, Failure> {
     // The Go runtime is told of the one core that it has.
     command.arg("-c").arg(&path).env("GOMAXPROCS", "1");
     Ok(Some(Peer {
+        certificate: None,
         version,
         process: Process::start(&command, loopback(port), folder)?,
         port,

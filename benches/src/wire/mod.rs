@@ -6,16 +6,21 @@
 mod http2;
 pub mod mqtt;
 mod publisher;
+pub mod tls;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::ClientConfig;
 
 use crate::floor;
 use crate::report::Failure;
 
 pub use mqtt::Qos;
 pub use publisher::{Publish, Publisher};
+use tls::Line;
 
 /// How long a server may take to answer while connections are opened.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -52,13 +57,29 @@ impl Subscribe {
     /// Connects, subscribes, and returns when the server has confirmed it (a long-poll has nothing that confirms it).
     pub fn open(self, server: SocketAddr) -> Result<TcpStream, Failure> {
         let mut stream = connect(server)?;
-        let opened = self.subscribe(&mut stream);
-        opened.map_err(|failure| Failure::new(format!("{self:?} at {server}: {failure}")))?;
+        self.opened(server, &mut stream)?;
         stream.set_nonblocking(true)?;
         Ok(stream)
     }
 
-    fn subscribe(self, stream: &mut TcpStream) -> Result<(), Failure> {
+    /// The same, over TLS if there is a configuration for it.
+    pub fn open_line(
+        self,
+        server: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Line, Failure> {
+        let mut line = Line::new(connect(server)?, tls)?;
+        self.opened(server, &mut line)?;
+        line.socket().set_nonblocking(true)?;
+        Ok(line)
+    }
+
+    fn opened(self, server: SocketAddr, stream: &mut (impl Read + Write)) -> Result<(), Failure> {
+        let opened = self.subscribe(stream);
+        opened.map_err(|failure| Failure::new(format!("{self:?} at {server}: {failure}")))
+    }
+
+    fn subscribe(self, stream: &mut (impl Read + Write)) -> Result<(), Failure> {
         match self {
             Self::Floor => {
                 stream.write_all(&[floor::SUBSCRIBER])?;
@@ -164,7 +185,7 @@ fn connect(server: SocketAddr) -> Result<TcpStream, Failure> {
 }
 
 /// Reads the server's answer until it is all there.
-fn read_until(stream: &mut TcpStream, is_all: impl Fn(&[u8]) -> bool) -> Result<(), Failure> {
+fn read_until(stream: &mut impl Read, is_all: impl Fn(&[u8]) -> bool) -> Result<(), Failure> {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     while !is_all(&answer) {
@@ -196,7 +217,7 @@ pub fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
-fn open_websocket(stream: &mut TcpStream, path: &str) -> Result<(), Failure> {
+fn open_websocket(stream: &mut (impl Read + Write), path: &str) -> Result<(), Failure> {
     // The key of RFC 6455 1.3: the answer to it is not looked at.
     let request = get(
         path,
@@ -234,7 +255,7 @@ pub fn websocket_text(payload: &[u8]) -> Vec<u8> {
 }
 
 /// CONNECT with a keep alive, then SUBSCRIBE.
-fn open_mqtt(stream: &mut TcpStream, qos: Qos) -> Result<(), Failure> {
+fn open_mqtt(stream: &mut (impl Read + Write), qos: Qos) -> Result<(), Failure> {
     const ID: u16 = 1;
     mqtt_connect(stream, mqtt::KEEP_ALIVE_S)?;
     stream.write_all(&mqtt::subscribe(ID, [TOPIC], qos))?;
@@ -242,13 +263,13 @@ fn open_mqtt(stream: &mut TcpStream, qos: Qos) -> Result<(), Failure> {
     read_until(stream, |answer| answer == granted)
 }
 
-fn mqtt_connect(stream: &mut TcpStream, keep_alive_s: u16) -> Result<(), Failure> {
+fn mqtt_connect(stream: &mut (impl Read + Write), keep_alive_s: u16) -> Result<(), Failure> {
     stream.write_all(&mqtt::connect("", keep_alive_s))?;
     read_until(stream, |answer| answer == mqtt::CONNACK)
 }
 
 /// CONNECT, with the answer to a PING as its confirmation.
-fn open_nats(stream: &mut TcpStream) -> Result<(), Failure> {
+fn open_nats(stream: &mut (impl Read + Write)) -> Result<(), Failure> {
     read_until(stream, |answer| answer.ends_with(b"\r\n"))?;
     stream.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n")?;
     read_until(stream, |answer| holds(answer, b"PONG\r\n"))

@@ -6,8 +6,9 @@ use crate::report::Failure;
 pub const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 /// What an idle client says.
 pub const PINGREQ: &[u8] = &[0xc0, 0];
-/// The keep alive of subscribers, in seconds: twice the time between two signs of life of theirs.
-pub const KEEP_ALIVE_S: u16 = 30;
+/// The keep alive of subscribers, in seconds: far more than the time between two signs of life of theirs, and than it takes
+/// to open thousands of connections with TLS one after the other.
+pub const KEEP_ALIVE_S: u16 = 120;
 
 const CONNECT: u8 = 0x10;
 const PUBLISH: u8 = 0x30;

@@ -7,6 +7,7 @@ use tidings_types::{Qos, TopicFilter};
 
 use crate::backoff::{Backoff, RetryPolicy};
 use crate::error::{Lost, TryError};
+use crate::login::Login;
 use crate::message::{Start, WorkQueue};
 use crate::mqtt::MqttConnection;
 use crate::pipeline::Pipeline;
@@ -58,6 +59,16 @@ impl Client {
             retry: RetryPolicy::default(),
             silence: SILENCE_DEFAULT,
             speaks,
+        }
+    }
+
+    /// With this shown to the server: who the client is.
+    #[must_use]
+    pub fn with_login(self, login: Option<Login>) -> Self {
+        let url = ServerUrl::clone(&self.url).with_login(login);
+        Self {
+            url: Arc::new(url),
+            ..self
         }
     }
 
@@ -139,7 +150,7 @@ impl Client {
     /// Opens one MQTT connection, without trying again.
     pub async fn mqtt_connection(&self) -> Result<MqttConnection, TryError> {
         let stream = self.connect().await?;
-        self.in_time(MqttConnection::open(stream, self.silence))
+        self.in_time(MqttConnection::open(stream, self.url.login(), self.silence))
             .await
     }
 

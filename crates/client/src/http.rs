@@ -174,8 +174,11 @@ fn chunk_size(line: &[u8]) -> Result<u64, Lost> {
 
 /// Starts a request: the request line and `Host`. Header lines, each with its CR LF, and an empty line follow.
 pub fn request_line(method: &str, url: &ServerUrl, path: &str) -> String {
+    let authorization = url.login().map_or_else(String::new, |login| {
+        format!("authorization: {}\r\n", login.authorization())
+    });
     format!(
-        "{method} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: tidings/{}\r\n",
+        "{method} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: tidings/{}\r\n{authorization}",
         url.target(path),
         url.authority(),
         env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::login::Login;
+
 /// A server's address, from `http://host[:port][/prefix]`. `ws://` means the same as `http://`, and a bare
 /// `host:port` is taken as `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct ServerUrl {
     port: u16,
     /// Before `/v1`: empty, or beginning with `/` and not ending with one.
     prefix: String,
+    /// Shown with each connection.
+    login: Option<Login>,
 }
 
 const HTTP_PORT: u16 = 80;
@@ -112,6 +116,17 @@ impl ServerUrl {
         }
     }
 
+    /// With this shown to it.
+    #[must_use]
+    pub fn with_login(self, login: Option<Login>) -> Self {
+        Self { login, ..self }
+    }
+
+    /// What is shown to it.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
     /// The request target of a path on this server; the path begins with `/`.
     pub fn target(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
@@ -152,6 +167,7 @@ impl ServerUrl {
             host: host.to_owned(),
             port,
             prefix: path.trim_end_matches('/').to_owned(),
+            login: None,
         })
     }
 }

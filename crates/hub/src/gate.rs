@@ -127,10 +127,20 @@ fn check_size(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
     }
 }
 
+/// Who has not said who it is may do nothing, and is told that it should.
+fn check_somebody(principal: &Principal) -> Result<(), Refusal> {
+    if principal.is_nobody() {
+        let detail = "say who you are first: send a password, a key or a token";
+        return Err(Refusal::new(RefusalCode::Unauthorized, detail));
+    }
+    Ok(())
+}
+
 fn check_publish(principal: &Principal, draft: &Draft) -> Result<(), Refusal> {
     if principal.grants.may_publish(&draft.topic) {
         return Ok(());
     }
+    check_somebody(principal)?;
     let detail = if draft.topic.is_reserved() {
         format!(
             "topics that begin with `$` are the server's own: publish to another one than `{}`",
@@ -192,10 +202,16 @@ fn check_filters(
         );
         return Err(Refusal::new(RefusalCode::TooManySubscriptions, detail));
     }
+    check_grants(principal, filters)
+}
+
+/// Whether every one of the filters may be read as a whole.
+pub(crate) fn check_grants(principal: &Principal, filters: &[TopicFilter]) -> Result<(), Refusal> {
     if let Some(filter) = filters
         .iter()
         .find(|filter| !principal.grants.may_subscribe(filter))
     {
+        check_somebody(principal)?;
         let detail = if filter.as_str().starts_with('$') {
             format!("topics that begin with `$` are the server's own: `{filter}` is closed")
         } else {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytestring::ByteString;
-use tidings_ports::{Answer, Commit, Feed, Page, ReadError, ReplyTo};
-use tidings_types::{Batch, Limits, Message, Offset, Storage, Topic};
+use tidings_ports::{Answer, Commit, Feed, Page, ReadError, ReplyTo, Tag};
+use tidings_types::{Batch, Limits, Message, Offset, Principal, Refusal, Storage, Topic};
 
 use crate::queue::{MemberId, QueueId, Request, Settled, Told};
-use crate::shard::SubscriptionId;
+use crate::shard::{ConnectionId, SubscriptionId};
 
 /// Live-only topics named in one `Lagged` note; over it every subscription is told of a gap.
 const LIVE_ONLY_TOPICS_MAX: usize = 256;
@@ -53,6 +53,8 @@ pub(crate) enum Note {
         told: u32,
         message: Arc<Message>,
     },
+    /// Who the peer of a connection is, or why that is not believed.
+    Identified(ConnectionId, Tag, Result<Arc<Principal>, Refusal>),
 }
 
 #[derive(Debug, Default)]

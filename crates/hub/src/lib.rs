@@ -37,4 +37,4 @@ pub use inbox::{Inbox, Inboxes};
 pub use metrics::{Metrics, SharedMetrics};
 pub use outbox::Outbox;
 pub use session::{home_shard, states_by_home};
-pub use shard::{ConnectionId, Shard, ShardConfig};
+pub use shard::{ConnectionId, Peer, Shard, ShardConfig};

@@ -9,7 +9,7 @@ use tidings_types::{
     Cursor, Draft, FrameFormat, Message, Offset, Protocol, Receipt, Refusal, Timestamp, TopicFilter,
 };
 
-use crate::Tick;
+use crate::{Credential, Tick};
 
 /// Names a subscription within its connection. The conversation chooses it; it must not be in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -228,6 +228,14 @@ pub enum Command {
         /// What.
         save: SessionSave,
     },
+    /// Find out who the peer is; answered by `Authenticated` or `Refused`. What is asked after it waits for that
+    /// answer. A connection that has a principal keeps it if this is refused, and a later end if it is not.
+    Authenticate {
+        /// For the answer.
+        tag: Tag,
+        /// What the peer shows.
+        credential: Credential,
+    },
     /// End a subscription; answered by `Unsubscribed`, after the answer to its `Subscribe`. Its key is free at once, and
     /// no frame of it comes after the answer.
     Unsubscribe {
@@ -309,6 +317,13 @@ pub enum Event {
         key: SubscriptionKey,
         /// The position that it starts after: resuming from it misses nothing.
         cursor: Cursor,
+    },
+    /// It is known who the peer is. Subscriptions that it may not have any more are `Lost` after this.
+    Authenticated {
+        /// Of the command.
+        tag: Tag,
+        /// When that ends, and the connection with it.
+        expires: Option<Timestamp>,
     },
     /// The subscription is gone.
     Unsubscribed {

@@ -4,10 +4,12 @@
 //!   drafts and offsets; it knows no connections, protocols or permissions.
 //! - [`Conversation`] is one peer's protocol state: bytes in, commands out, frames back. It never sees a
 //!   socket, a clock, permissions, the engine or another peer.
+//! - [`Authenticator`] finds out who a peer is by what it shows.
 //! - [`Clock`] is where time comes from.
 
 pub mod clock;
 pub mod conversation;
+pub mod credential;
 pub mod engine;
 
 pub use clock::{Clock, ManualClock, SystemClock, Tick};
@@ -15,6 +17,7 @@ pub use conversation::{
     Command, Conversation, Delivery, Ending, Event, Expiry, Framed, Framing, Gap, GapReason, Group,
     SessionSave, Settle, Start, SubscriptionKey, Tag, Turn, Until, Verdict, Will,
 };
+pub use credential::{Attempt, Authenticator, Credential, Everybody, Outcome, Secret, SignOn};
 pub use engine::{
     Answer, Commit, Engine, EngineHealth, EngineStats, Feed, Page, PublishError, ReadError,
     ReadFrom, ReadRequest, ReplyTo, StateChange, Submission, SubmitError, TopicInfo, TopicsPage,

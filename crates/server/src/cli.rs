@@ -8,6 +8,7 @@ use tidings_client::cli::{BenchArgs, PubArgs, SubArgs};
 
 use crate::config::options::{Flag, OPTIONS, OptionSpec};
 use crate::config::{Config, Inputs, Setting};
+use crate::secrets::{KeyCommand, PasswdArgs, TokenCommand};
 
 /// A message push server: one durable log, every protocol.
 #[derive(Debug, Parser)]
@@ -29,6 +30,14 @@ pub enum Command {
     Sub(SubArgs),
     /// Measure a running server.
     Bench(BenchArgs),
+    /// Set a user's password in a password file.
+    Passwd(PasswdArgs),
+    /// Make and revoke API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make tokens, and look into them.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Check the configuration; with --data also every byte of a log that no server has open.
     Check(CheckArgs),
     /// Print the configuration reference.

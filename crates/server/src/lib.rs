@@ -3,4 +3,5 @@
 pub mod cli;
 pub mod config;
 pub mod process;
+pub mod secrets;
 pub mod serve;

@@ -11,6 +11,7 @@ use tidings_client::cli::{bench, publish, subscribe};
 use tidings_log::Report;
 use tidings_server::cli::{CheckArgs, Cli, Command, ServeArgs};
 use tidings_server::config::{self, DataPlace};
+use tidings_server::secrets;
 
 /// Many small allocations of few sizes, freed on the thread that made them: what mimalloc is best at.
 #[cfg(feature = "mimalloc")]
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
         Command::Pub(args) => publish(args),
         Command::Sub(args) => subscribe(args),
         Command::Bench(args) => bench(args),
+        Command::Passwd(args) => made(secrets::passwd(&args)),
+        Command::Key(command) => made(secrets::key(command)),
+        Command::Token(command) => made(secrets::token(command)),
         Command::Check(args) => check(&args),
         Command::Docs => print(&config::docs()),
     }
@@ -46,11 +50,21 @@ fn serve(args: &ServeArgs) -> ExitCode {
     }
 }
 
+fn made(outcome: Result<String, secrets::SecretsError>) -> ExitCode {
+    match outcome {
+        Ok(text) => print(&text),
+        Err(error) => fail(&error, FAILED),
+    }
+}
+
 fn check(args: &CheckArgs) -> ExitCode {
     let loaded = match args.inputs.inputs().load() {
         Ok(loaded) => loaded,
         Err(errors) => return fail(&errors, WRONG_INPUT),
     };
+    if let Err(error) = tidings_server::serve::check_tls(&loaded.config) {
+        return fail(&error, WRONG_INPUT);
+    }
     let file = match &loaded.file {
         Some(path) => path.display().to_string(),
         None => "no file".to_owned(),

@@ -33,6 +33,8 @@ pub struct Connect {
     pub properties: Properties,
     /// What is published if the connection breaks.
     pub will: Option<Will>,
+    /// User name and password.
+    pub login: Option<(String, String)>,
 }
 
 impl Connect {
@@ -45,6 +47,7 @@ impl Connect {
             keep_alive: 60,
             properties: Properties::default(),
             will: None,
+            login: None,
         }
     }
 
@@ -80,6 +83,13 @@ impl Connect {
         self
     }
 
+    /// With a user name and a password.
+    #[must_use]
+    pub fn login(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
     /// The packet.
     pub fn packet(&self) -> Vec<u8> {
         let mut body = Vec::new();
@@ -87,6 +97,9 @@ impl Connect {
         let mut flags = u8::from(self.clean) << 1;
         if let Some(will) = &self.will {
             flags |= 0x04 | will.qos << 3 | u8::from(will.retain) << 5;
+        }
+        if self.login.is_some() {
+            flags |= 0xc0;
         }
         body.extend_from_slice(&[self.version, flags]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
@@ -102,6 +115,10 @@ impl Connect {
             put_properties(&mut body, &will.properties);
             put_text(&mut body, will.topic.as_bytes());
             put_text(&mut body, &will.payload);
+        }
+        if let Some((user, password)) = &self.login {
+            put_text(&mut body, user.as_bytes());
+            put_text(&mut body, password.as_bytes());
         }
         packet(kind::CONNECT << 4, &body)
     }

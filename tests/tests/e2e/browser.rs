@@ -6,12 +6,18 @@ use serde_json::{Value, json};
 use tidings_e2e::http::{Request, get};
 use tidings_e2e::peer::Peer;
 use tidings_e2e::server::tidings;
+use tidings_e2e::tls::Authority;
 use tidings_e2e::tools::{Background, curl, stdout};
 use tidings_e2e::{Options, Server};
 
 #[track_caller]
 fn open(server: &Server, fragment: &str) -> Peer {
-    let mut browser = Peer::node("browser.mjs", &[&server.url(&format!("/#{fragment}"))]);
+    opened(&[&server.url(&format!("/#{fragment}"))])
+}
+
+#[track_caller]
+fn opened(arguments: &[&str]) -> Peer {
+    let mut browser = Peer::node("browser.mjs", arguments);
     assert_eq!(browser.line(), json!({"done": "Tidings"}));
     assert_eq!(browser.ask(&json!({"live": true})), json!({"done": true}));
     browser
@@ -47,6 +53,22 @@ fn the_page_shows_what_curl_publishes_over_both_wires() {
     for text in ["one", "two", "three"] {
         stdout(&mut curl(&["-d", text, &server.url("/v1/topics/demo")]));
     }
+    check_panes(&mut browser, &server.history("demo"));
+}
+
+#[test]
+fn the_page_works_over_tls() {
+    let server = Server::start(Options::default().tls(&Authority::new()));
+    server.publish("demo", "before the page");
+    let url = server.https_url("/#topic=demo&after=earliest");
+    let mut browser = opened(&[&url, "any-certificate"]);
+    server.publish("demo", "while it is open");
+    check_panes(&mut browser, &server.history("demo"));
+    let outcome = browser.ask(&json!({"publish": "from the page", "event": "note"}));
+    assert!(
+        outcome["done"].as_str().unwrap().starts_with("Stored as "),
+        "{outcome}"
+    );
     check_panes(&mut browser, &server.history("demo"));
 }
 

@@ -5,6 +5,7 @@
     reason = "in a test, also in a function that tests share, it fails the test"
 )]
 
+mod auth;
 mod autobahn;
 mod bad_input;
 mod browser;
@@ -21,4 +22,5 @@ mod slow_reader;
 mod sse;
 mod stomp;
 mod storage_full;
+mod tls;
 mod websocket;

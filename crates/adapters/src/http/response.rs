@@ -118,8 +118,13 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     }
     match code {
         RefusalCode::Unauthorized => {
-            let challenge = HeaderValue::from_static("Bearer realm=\"tidings\"");
-            headers.insert(WWW_AUTHENTICATE, challenge);
+            // RFC 9110, 11.6.1: one header for each.
+            for challenge in [
+                "Bearer realm=\"tidings\"",
+                "Basic realm=\"tidings\", charset=\"UTF-8\"",
+            ] {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
         }
         RefusalCode::UpgradeRequired => {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

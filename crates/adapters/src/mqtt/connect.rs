@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use bytestring::ByteString;
-use tidings_ports::{Command, Expiry, Start, Turn, Until, Will};
+use tidings_ports::{Command, Credential, Expiry, Secret, SignOn, Start, Turn, Until, Will};
 use tidings_types::{Cursor, Limits, Offset, Refusal, RefusalCode};
 
 use super::alias::OutboundAliases;
@@ -40,6 +40,8 @@ pub(super) fn connect(
     let authentication = connect.properties.authentication.clone();
     let alias_max = connect.properties.topic_alias_maximum;
     let clean_start = connect.clean_start;
+    let credential = credential(&connect);
+    let has_credential = !matches!(credential, Credential::Anonymous);
     let (client, client_id) = match client(connect, options, &mut connack, link, turn) {
         Ok(client) => client,
         Err(No { reason, refusal }) => {
@@ -54,9 +56,13 @@ pub(super) fn connect(
         connack,
         client_id,
         clean_start,
+        has_credential,
     }));
     let Some(first) = authentication else {
-        session.open(turn);
+        match options.sign_on {
+            SignOn::Open => session.open(turn),
+            SignOn::Judged => session.identify(credential, turn),
+        }
         return Some(session);
     };
     session.stage = Stage::Authenticating;
@@ -157,6 +163,19 @@ fn client(
     Ok((client, id))
 }
 
+/// What the client shows. In 5.0 a password may come alone: then it is a token or a key.
+fn credential(connect: &Connect) -> Credential {
+    let secret = |password: &bytes::Bytes| Secret::new(&password[..]);
+    match (&connect.user_name, &connect.password) {
+        (None, None) => Credential::Anonymous,
+        (None, Some(password)) => Credential::Bearer(secret(password)),
+        (Some(user), password) => Credential::Password {
+            user: user.to_string(),
+            password: password.as_ref().map_or_else(|| Secret::from(""), secret),
+        },
+    }
+}
+
 /// How long the session is to outlive its connection (3.1.2.4 of 3.1.1, 3.1.2.11.2 of 5.0).
 fn expiry(version: Version, clean_start: bool, seconds: Option<u32>) -> Expiry {
     match (version, seconds.unwrap_or(0)) {
@@ -235,8 +254,28 @@ impl Session {
         }
     }
 
+    /// Asks the hub who the client is.
+    fn identify(&mut self, credential: Credential, turn: &mut Turn<'_>) {
+        self.stage = Stage::Identifying;
+        let tag = self.tag(Class::Identify);
+        turn.commands
+            .push(Command::Authenticate { tag, credential });
+    }
+
+    /// The client is not who it says (3.2.2.3 of 3.1.1, 3.2.2.2 of 5.0).
+    pub(super) fn not_identified(&self, link: &mut Link, turn: &mut Turn<'_>, refusal: &Refusal) {
+        let connecting = self.unfinished.connecting.as_ref();
+        if refusal.code == RefusalCode::Unauthorized
+            && connecting.is_some_and(|it| it.has_credential)
+        {
+            let reason = ReasonCode::BadUserNameOrPassword;
+            return link.disconnect(turn, farewell(reason, refusal.detail.clone()));
+        }
+        fail(link, turn, refusal);
+    }
+
     /// Asks the hub for the session.
-    fn open(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn open(&mut self, turn: &mut Turn<'_>) {
         self.stage = Stage::Opening;
         let tag = self.tag(Class::Open);
         let connecting = self.unfinished.connecting.as_ref();

@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use tidings_ports::{Command, Conversation, Delivery, Event, Framed, Tick, Turn};
+use tidings_ports::{Command, Conversation, Delivery, Event, Framed, SignOn, Tick, Turn};
 use tidings_types::{Limits, Protocol, Refusal, RefusalCode};
 
 use self::auth::Methods;
@@ -77,6 +77,8 @@ pub struct MqttOptions {
     pub limits: Arc<Limits>,
     /// The client identifier for a client that gives none; its home is the connection's shard.
     pub assigned_id: Option<ByteString>,
+    /// Whether clients must say who they are.
+    pub sign_on: SignOn,
     /// Where clients are sent when the server goes down.
     pub server_reference: Option<Arc<ByteString>>,
 }
@@ -346,6 +348,7 @@ impl MqttConversation {
             Some(Class::Main) if session.stage == Stage::Resuming => {
                 session.not_resumed(link, turn, refusal);
             }
+            Some(Class::Identify) => session.not_identified(link, turn, refusal),
             Some(Class::Save | Class::Open | Class::Main) => connect::fail(link, turn, refusal),
             Some(Class::Extra) => session.extra_refused(turn, tag),
             Some(Class::Ignored) | None => {}
@@ -372,6 +375,7 @@ impl MqttConversation {
             Event::CaughtUp { key } => {
                 session.end_catch_up(turn, key);
             }
+            Event::Authenticated { .. } => session.open(turn),
             Event::Session { state, .. } => session.opened(link, turn, state.as_deref()),
             Event::Saved { tag } => session.saved(link, turn, tag),
             Event::Held => session.held(link, turn),

@@ -41,6 +41,8 @@ pub(super) enum Class {
     Extra,
     /// Nothing hangs on the answer.
     Ignored,
+    /// Who the client is.
+    Identify,
 }
 
 impl Class {
@@ -54,6 +56,7 @@ impl Class {
             Self::Main,
             Self::Extra,
             Self::Ignored,
+            Self::Identify,
         ];
         all.into_iter().find(|class| *class as u64 == tag.0 >> 56)
     }
@@ -64,6 +67,8 @@ impl Class {
 pub(super) enum Stage {
     /// AUTH goes back and forth.
     Authenticating,
+    /// The hub finds out who the client is.
+    Identifying,
     /// The hub opens the session.
     Opening,
     /// The session is saved, or its subscriptions are taken up.
@@ -193,7 +198,7 @@ impl Session {
     pub(super) fn is_busy(&self) -> bool {
         match self.stage {
             Stage::Authenticating => false,
-            Stage::Opening | Stage::Resuming => true,
+            Stage::Identifying | Stage::Opening | Stage::Resuming => true,
             Stage::Open => self.unfinished.operation.is_some() || self.publishes_too_much(),
         }
     }

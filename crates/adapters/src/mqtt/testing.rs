@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidings_ports::{
-    Command, Conversation, Delivery, Ending, Event, Expiry, Framed, Framing, SessionSave, Start,
-    SubscriptionKey, Tag, Tick, Turn, Until, Verdict, Will,
+    Command, Conversation, Credential, Delivery, Ending, Event, Expiry, Framed, Framing,
+    SessionSave, Start, SubscriptionKey, Tag, Tick, Turn, Until, Verdict, Will,
 };
 use tidings_types::message::Place;
 use tidings_types::{
@@ -124,6 +124,7 @@ impl World {
 
     pub(super) fn options(&self, transport: Transport) -> MqttOptions {
         MqttOptions {
+            sign_on: tidings_ports::SignOn::Open,
             transport,
             limits: Arc::new(self.limits.clone()),
             assigned_id: None,
@@ -328,6 +329,9 @@ impl World {
             } => self.publish_for(peer, tag, drafts, save),
             Command::Subscribe { .. } => self.subscribe_for(peer, command),
             Command::Alter { .. } => self.alter_for(peer, command),
+            Command::Authenticate { tag, credential } => {
+                self.authenticate_for(peer, tag, &credential);
+            }
             Command::Unsubscribe { tag, key, .. } => {
                 peer.trace.push(format!("unsubscribe {}", key.0));
                 peer.subscriptions.remove(&key);
@@ -390,6 +394,24 @@ impl World {
         let before = peer.subscriptions.insert(key, subscription);
         assert!(before.is_none(), "the key {} is in use", key.0);
         self.tell(peer, Event::Subscribed { tag, key, cursor });
+    }
+
+    /// Everybody is who they say, but for those with the password "wrong".
+    fn authenticate_for(&mut self, peer: &mut Peer, tag: Tag, credential: &Credential) {
+        if let Credential::Password { password, .. } = credential
+            && password.expose() == b"wrong"
+        {
+            let refusal = Refusal::new(RefusalCode::Unauthorized, "no");
+            return self.tell(peer, Event::Refused { tag, refusal });
+        }
+        let event = match credential {
+            Credential::Anonymous => Event::Refused {
+                tag,
+                refusal: Refusal::new(RefusalCode::Unauthorized, "nothing shown"),
+            },
+            _ => Event::Authenticated { tag, expires: None },
+        };
+        self.tell(peer, event);
     }
 
     fn alter_for(&mut self, peer: &mut Peer, command: Command) {

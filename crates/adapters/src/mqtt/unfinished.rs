@@ -19,6 +19,8 @@ pub(super) struct Connecting {
     pub(super) connack: Connack,
     pub(super) client_id: ByteString,
     pub(super) clean_start: bool,
+    /// Whether the client showed a credential.
+    pub(super) has_credential: bool,
 }
 
 /// What is under way in one session.

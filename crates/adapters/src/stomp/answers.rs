@@ -19,11 +19,17 @@ pub(super) enum What {
     /// A transaction. If it settles, what came behind it waits: it takes its queues' answers, and a message that is
     /// sent next is not to come before it.
     Commit { settles: bool },
+    /// To find out who the client is: nothing is done before.
+    Identify,
 }
 
 impl What {
+    /// Whether what came behind it waits.
     fn must_be_first(self) -> bool {
-        matches!(self, Self::Join | Self::Commit { settles: true })
+        matches!(
+            self,
+            Self::Join | Self::Identify | Self::Commit { settles: true }
+        )
     }
 }
 

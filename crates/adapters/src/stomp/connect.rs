@@ -1,9 +1,10 @@
 //! CONNECT and STOMP: which version is spoken, and how often each side gives a sign of life.
 
-use tidings_ports::Turn;
+use tidings_ports::{Command, Credential, Secret, SignOn, Turn};
 use tidings_types::{Refusal, RefusalCode};
 
 use super::StompConversation;
+use super::answers::What;
 use super::codec::{self, Headers, Version};
 use super::farewell::Farewell;
 use super::heartbeat::HeartBeat;
@@ -12,8 +13,7 @@ use super::heartbeat::HeartBeat;
 const SERVER: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 
 impl StompConversation {
-    /// Opens the session. `host` may be missing, and any `login` and `passcode` are accepted until there are
-    /// credentials to check them against.
+    /// Opens the session. `host` may be missing.
     pub(super) fn connect(&mut self, headers: &Headers, turn: &mut Turn<'_>) {
         let accept = headers.get("accept-version").map(|value| &**value);
         let by_subprotocol = self
@@ -38,6 +38,18 @@ impl StompConversation {
         self.beat.heard(turn.now);
         self.beat.schedule(turn.now, turn.random);
         self.decoder.set_version(version);
+        if self.sign_on == SignOn::Open {
+            return self.connected(turn);
+        }
+        let tag = self.ask(What::Identify, None);
+        let credential = credential(headers);
+        turn.commands
+            .push(Command::Authenticate { tag, credential });
+    }
+
+    /// Greets the client.
+    pub(super) fn connected(&mut self, turn: &Turn<'_>) {
+        let (version, ours_ms) = (self.version(), self.limits.heartbeat_ms);
         let session = format!("{:016x}", turn.random);
         let beat = format!("{ours_ms},{ours_ms}");
         let answer = [
@@ -50,5 +62,18 @@ impl StompConversation {
         let answer = answer.into_iter().chain(beat);
         let encoder = self.encoder();
         encoder.frame(codec::Command::Connected, answer, b"", &mut self.stream.out);
+    }
+}
+
+/// What the client shows. A passcode may come alone: then it is a token or a key.
+fn credential(headers: &Headers) -> Credential {
+    let secret = |text: &bytestring::ByteString| Secret::from(&**text);
+    match (headers.get("login"), headers.get("passcode")) {
+        (None, None) => Credential::Anonymous,
+        (None, Some(passcode)) => Credential::Bearer(secret(passcode)),
+        (Some(login), passcode) => Credential::Password {
+            user: login.to_string(),
+            password: passcode.map_or_else(|| Secret::from(""), secret),
+        },
     }
 }

@@ -26,7 +26,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidings_ports::{
-    Command, Conversation, Delivery, Event, Framed, SubscriptionKey, Tag, Tick, Turn, Verdict,
+    Command, Conversation, Delivery, Event, Framed, SignOn, SubscriptionKey, Tag, Tick, Turn,
+    Verdict,
 };
 use tidings_types::{Epoch, Limits, Protocol, Refusal, RefusalCode};
 
@@ -75,11 +76,14 @@ pub struct StompOptions {
     pub transport: Transport,
     /// The limits.
     pub limits: Arc<Limits>,
+    /// Whether clients must say who they are.
+    pub sign_on: SignOn,
 }
 
 /// One STOMP client.
 pub struct StompConversation {
     limits: Arc<Limits>,
+    sign_on: SignOn,
     /// By the sub-protocol.
     offered: Option<Version>,
     stream: Stream,
@@ -145,7 +149,11 @@ impl StompConversation {
     /// A conversation for a connection that was just accepted, or whose WebSocket handshake is done.
     #[must_use]
     pub fn new(options: StompOptions) -> Self {
-        let StompOptions { transport, limits } = options;
+        let StompOptions {
+            transport,
+            limits,
+            sign_on,
+        } = options;
         let (stream, offered) = match transport {
             Transport::Tcp => (Stream::plain(), None),
             Transport::WebSocket(offered) => {
@@ -164,6 +172,7 @@ impl StompConversation {
             stream,
             decoder: Decoder::new(Sender::Client, of_frames),
             limits,
+            sign_on,
             connect_by: Tick::default(),
             beat: HeartBeat::default(),
             subscriptions: Vec::new(),
@@ -293,6 +302,10 @@ impl StompConversation {
             Event::Published { tag, .. }
             | Event::Unsubscribed { tag, .. }
             | Event::Settled { tag } => self.done(tag),
+            Event::Authenticated { tag, .. } => {
+                self.answered(tag);
+                self.connected(turn);
+            }
             Event::Refused { tag, refusal } => self.refused(tag, refusal, turn),
             Event::Gap { key, gap } => self.gap(key, gap),
             Event::Lost { refusal, .. } => self.dismiss(&refusal, &Farewell::default(), turn),

@@ -52,6 +52,7 @@ impl Client {
     pub(super) fn new(transport: Transport, limits: Limits) -> Self {
         let mut client = Self {
             conversation: StompConversation::new(StompOptions {
+                sign_on: tidings_ports::SignOn::Open,
                 transport,
                 limits: Arc::new(limits),
             }),

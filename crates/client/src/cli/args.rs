@@ -6,6 +6,9 @@ use tidings_types::Qos;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::http::is_header_value;
+use crate::login::Login;
+
 /// Where the server is unless said otherwise.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
@@ -50,6 +53,9 @@ pub struct PubArgs {
     /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
+    /// Who to be.
+    #[command(flatten)]
+    pub login: LoginArgs,
     /// Publish over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883`
     #[arg(long, conflicts_with = "url", value_name = "URL")]
     pub mqtt_url: Option<String>,
@@ -89,6 +95,52 @@ pub struct PubArgs {
     pub quiet: bool,
 }
 
+/// Who to be to the server.
+#[derive(Args, Clone, Default)]
+pub struct LoginArgs {
+    /// Show this token or API key [environment: `TIDINGS_TOKEN`]
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Be this user, with this password [environment: `TIDINGS_USER`]
+    #[arg(long, conflicts_with = "token", value_name = "USER:PASSWORD")]
+    pub user: Option<String>,
+}
+
+impl std::fmt::Debug for LoginArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LoginArgs(..)")
+    }
+}
+
+/// Not a login.
+#[derive(Debug)]
+pub struct NoLogin;
+
+impl std::fmt::Display for NoLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a login is a token on one line, or a user and a password as USER:PASSWORD")
+    }
+}
+
+impl LoginArgs {
+    /// What the options say, or else the environment.
+    pub fn login(&self) -> Result<Option<Login>, NoLogin> {
+        let env = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let is_given = self.token.is_some() || self.user.is_some();
+        let (token, user) = if is_given {
+            (self.token.clone(), self.user.clone())
+        } else {
+            (env("TIDINGS_TOKEN"), env("TIDINGS_USER"))
+        };
+        match (token, user) {
+            (Some(token), _) if is_header_value(&token) => Ok(Some(Login::Token(token))),
+            (Some(_), _) => Err(NoLogin),
+            (None, Some(user)) => Login::user(&user).map(Some).ok_or(NoLogin),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 /// How a subscription travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SubscribeWire {
@@ -125,6 +177,9 @@ pub struct SubArgs {
     /// The server; if it is away, this waits for it
     #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
     pub url: String,
+    /// Who to be.
+    #[command(flatten)]
+    pub login: LoginArgs,
     /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,

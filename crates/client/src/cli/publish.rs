@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidings_types::{Topic, TopicError};
 
 use super::PubArgs;
+use super::args::NoLogin;
 use super::lines;
 use super::terminal::{failed, misused, runtime, say};
 use crate::client::Client;
@@ -23,6 +24,7 @@ pub(super) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 enum Misuse {
     Topic(TopicError),
     Url(UrlError),
+    Login(NoLogin),
     Header(String),
     Value(&'static str),
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Misuse {
         match self {
             Self::Topic(error) => error.fmt(f),
             Self::Url(error) => error.fmt(f),
+            Self::Login(error) => error.fmt(f),
             Self::Header(text) => write!(
                 f,
                 "`--header {text}` is not a user property: write it as NAME=VALUE"
@@ -77,6 +80,7 @@ fn prepare(args: &PubArgs) -> Result<(Client, Outgoing), Misuse> {
         None => Client::new(&args.url),
     };
     let client = client.map_err(Misuse::Url)?;
+    let client = client.with_login(args.login.login().map_err(Misuse::Login)?);
     let topic = Topic::new(args.topic.as_str()).map_err(Misuse::Topic)?;
     for (option, value) in [
         ("content-type", &args.content_type),

@@ -32,6 +32,10 @@ pub fn subscribe(args: SubArgs) -> ExitCode {
         Ok(client) => client,
         Err(error) => return misused(&error),
     };
+    let client = match args.login.login() {
+        Ok(login) => client.with_login(login),
+        Err(error) => return misused(&error),
+    };
     let filters: Result<Vec<_>, _> = args
         .filters
         .iter()

@@ -7,6 +7,7 @@ use tidings_types::{Qos, TopicFilter};
 
 use super::fields::{Fields, PacketError, VARINT_MAX, put_text, put_varint, varint};
 use super::properties::{Properties, put_user};
+use crate::login::Login;
 use crate::message::Outgoing;
 
 /// A packet that a server sends to this client.
@@ -231,22 +232,34 @@ fn publish(first: u8, mut fields: Fields) -> Result<Publish, PacketError> {
 
 /// A CONNECT with a clean start and a session that ends with the connection (3.1).
 pub fn connect_packet(
-    client_id: &str,
+    (client_id, login): (&str, Option<&Login>),
     keep_alive_s: u16,
     receive_maximum: u16,
     packet_bytes_max: u32,
-) -> Vec<u8> {
+) -> Result<Vec<u8>, Unsendable> {
     let mut properties = vec![0x21];
     properties.extend_from_slice(&receive_maximum.to_be_bytes());
     properties.push(0x27);
     properties.extend_from_slice(&packet_bytes_max.to_be_bytes());
     let mut body = Vec::with_capacity(64);
     put_text("MQTT", &mut body);
-    body.extend_from_slice(&[5, 0x02]);
+    let (user, password) = login.map_or((None, None), |login| {
+        let (user, password) = login.parts();
+        (user, Some(password))
+    });
+    let flag = |bit: u8, set: bool| if set { bit } else { 0 };
+    let flags = 0x02 | flag(0x80, user.is_some()) | flag(0x40, password.is_some());
+    body.extend_from_slice(&[5, flags]);
     body.extend_from_slice(&keep_alive_s.to_be_bytes());
     put_part(&properties, &mut body);
     put_text(client_id, &mut body);
-    packet(0x10, &body, b"").expect("a CONNECT is short")
+    for text in user.into_iter().chain(password) {
+        if text.len() > usize::from(u16::MAX) {
+            return Err(Unsendable::Long("user name or password"));
+        }
+        put_text(text, &mut body);
+    }
+    packet(0x10, &body, b"")
 }
 
 /// A PUBLISH of a message (3.3). The packet identifier is of use with `QoS` 1 and 2 only, and then not 0. The

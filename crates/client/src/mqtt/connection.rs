@@ -13,6 +13,7 @@ use super::codec::{
 use super::reason::refused;
 use crate::duplex::Duplex;
 use crate::error::{Lost, Refused, TryError, told_wait};
+use crate::login::Login;
 use crate::random::Random;
 use crate::stream::Stream;
 
@@ -44,7 +45,11 @@ pub struct MqttConnection {
 impl MqttConnection {
     /// Opens a session that ends with the connection, over a fresh stream. `silence` is how long the caller
     /// waits for the server at most.
-    pub async fn open(stream: Stream, silence: Duration) -> Result<Self, TryError> {
+    pub async fn open(
+        stream: Stream,
+        login: Option<&Login>,
+        silence: Duration,
+    ) -> Result<Self, TryError> {
         let ping_every = Duration::from_secs(KEEP_ALIVE_S.into()) / 2;
         let mut connection = Self {
             duplex: Duplex::new(stream, BytesMut::new()),
@@ -58,7 +63,13 @@ impl MqttConnection {
         };
         // 23 bytes at most, which every server takes (MQTT-3.1.3-5).
         let client_id = format!("tidings-{:015x}", Random::from_system().next_u64() >> 4);
-        let connect = connect_packet(&client_id, KEEP_ALIVE_S, RECEIVE_MAXIMUM, PACKET_BYTES_MAX);
+        let connect = connect_packet(
+            (&client_id, login),
+            KEEP_ALIVE_S,
+            RECEIVE_MAXIMUM,
+            PACKET_BYTES_MAX,
+        )
+        .map_err(|_| Lost::Answer("the user name or password is too long for MQTT"))?;
         connection.queue(&connect);
         match connection.receive().await? {
             Incoming::Connack(connack) => connection.opened(connack)?,

@@ -3,9 +3,10 @@
 //! A session is kept by the engine under `session/<name>` as one record:
 //!
 //! ```text
-//! version: u8 = 1 | expiry | since | will | state: the rest
+//! version: u8 = 2 | expiry | since | will | owner: text | state: the rest
 //! expiry: 0 = with the connection | 1, milliseconds: varint | 2 = never
 //! since:  0 = it had a connection when this was written | 1, wall clock of its end in milliseconds: varint
+//! owner:  empty = whoever comes | source `/` name of the principal; not in version 1
 //! will:   0 = none | 1, id: u64 | delay in milliseconds: varint | draft
 //! draft:  topic | payload | flags: u8 | qos: u8 | [ttl in milliseconds: varint] | properties
 //! ```
@@ -67,6 +68,8 @@ pub(crate) struct Session {
     /// The name of its record.
     pub key: ByteString,
     pub connection: Option<ConnectionId>,
+    /// The principal that made it, by source and name; `None` is whoever comes.
+    pub owner: Option<ByteString>,
     /// When it lost its connection; `Some` exactly if it has none.
     pub since: Option<Timestamp>,
     /// `None` until its connection saves it for the first time: most sessions end with their connections.
@@ -90,7 +93,7 @@ impl Session {
     pub fn record(&mut self) -> Option<Bytes> {
         self.is_stored = self.is_kept();
         let saved = self.saved.as_mut().filter(|_| self.is_stored)?;
-        let record = record::encode(saved, self.since);
+        let record = record::encode(saved, self.since, self.owner.as_deref());
         if saved.expiry != Expiry::WithConnection {
             saved.state = record.slice(record.len() - saved.state.len()..);
         }
@@ -143,6 +146,7 @@ impl Sessions {
         let id = self.insert(key, None, Some(record.since.unwrap_or(now)));
         let session = &mut self.slots[id.index as usize];
         session.saved = Some(Box::new(record.saved));
+        session.owner = record.owner;
         session.is_stored = true;
         id
     }
@@ -163,6 +167,7 @@ impl Sessions {
             id,
             key: key.clone(),
             connection,
+            owner: None,
             since,
             saved: None,
             is_stored: false,
@@ -305,6 +310,7 @@ mod tests {
         for number in 0..3 {
             let record = Record {
                 since: None,
+                owner: None,
                 saved: Saved {
                     state: Bytes::new(),
                     expiry: Expiry::Never,

@@ -12,7 +12,9 @@ use super::{KeptWill, Saved};
 use crate::gate::Admitted;
 use crate::lifetime::{self, millis};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without an owner.
+const VERSION_OWNERLESS: u8 = 1;
 
 const TEXT: u8 = 1;
 const RETAIN: u8 = 1 << 1;
@@ -27,11 +29,13 @@ const CORRELATION: u8 = 1 << 6;
 pub(crate) struct Record {
     /// When the session lost its connection; `None` if it had one.
     pub since: Option<Timestamp>,
+    /// Whose it is.
+    pub owner: Option<ByteString>,
     pub saved: Saved,
 }
 
 /// The record of a session that lost its connection then, or has one.
-pub(super) fn encode(saved: &Saved, since: Option<Timestamp>) -> Bytes {
+pub(super) fn encode(saved: &Saved, since: Option<Timestamp>, owner: Option<&str>) -> Bytes {
     let mut out = Vec::with_capacity(32 + saved.state.len());
     out.push(VERSION);
     lifetime::put(&mut out, saved.expiry, since);
@@ -41,6 +45,7 @@ pub(super) fn encode(saved: &Saved, since: Option<Timestamp>) -> Bytes {
         put_varint(&mut out, millis(will.delay));
         put_draft(&mut out, will.draft.get());
     }
+    put_bytes(&mut out, owner.unwrap_or_default().as_bytes());
     if saved.expiry != Expiry::WithConnection {
         out.extend_from_slice(&saved.state);
     }
@@ -91,7 +96,8 @@ impl Record {
     /// Reads a record; `None` if it is not one that this version writes. The state is a part of `bytes`.
     pub fn decode(bytes: &Bytes) -> Option<Self> {
         let mut input = Input::new(bytes);
-        if input.u8()? != VERSION {
+        let version = input.u8()?;
+        if ![VERSION, VERSION_OWNERLESS].contains(&version) {
             return None;
         }
         let (expiry, since) = lifetime::read(&mut input)?;
@@ -100,8 +106,13 @@ impl Record {
             1 => Some(Box::new(will(&mut input)?)),
             _ => return None,
         };
+        let owner = match version {
+            VERSION => Some(text(&mut input)?).filter(|owner| !owner.is_empty()),
+            _ => None,
+        };
         Some(Self {
             since,
+            owner,
             saved: Saved {
                 state: bytes.slice_ref(input.rest),
                 expiry,
@@ -209,9 +220,11 @@ mod tests {
             (Expiry::WithConnection, Some(full_draft()), None),
         ] {
             let written = saved(expiry, draft);
-            let bytes = encode(&written, since);
+            let owner = since.map(|_| ByteString::from_static("key/ann"));
+            let bytes = encode(&written, since, owner.as_deref());
             let read = Record::decode(&bytes).unwrap();
             assert_eq!((read.since, read.saved.expiry), (since, expiry));
+            assert_eq!(read.owner, owner);
             let state: &[u8] = match expiry {
                 Expiry::WithConnection => b"",
                 _ => b"state",
@@ -229,15 +242,27 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_not_read() {
-        let whole = encode(&saved(Expiry::Never, Some(full_draft())), None);
+        let whole = encode(
+            &saved(Expiry::Never, Some(full_draft())),
+            None,
+            Some("key/ann"),
+        );
         let state = b"state".len();
         for cut in 0..whole.len() - state {
             assert!(Record::decode(&whole.slice(..cut)).is_none(), "{cut}");
         }
-        for (at, value) in [(0, 2), (1, 3), (2, 2), (3, 2)] {
+        for (at, value) in [(0, 3), (1, 3), (2, 2), (3, 2)] {
             let mut bytes = whole.to_vec();
             bytes[at] = value;
             assert!(Record::decode(&bytes.into()).is_none(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_owners_is_nobodys() {
+        // version | expiry: never | since: none | will: none | state
+        let old = Bytes::from_static(b"\x01\x02\x00\x00state");
+        let read = Record::decode(&old).unwrap();
+        assert_eq!((read.owner, &read.saved.state[..]), (None, &b"state"[..]));
     }
 }

@@ -156,7 +156,11 @@ impl Shard {
     }
 
     fn carry_out(&mut self, id: ConnectionId, command: Command) {
+        let Some(command) = self.hold_unidentified(id, command) else {
+            return;
+        };
         match command {
+            Command::Authenticate { tag, credential } => self.authenticate_for(id, tag, credential),
             Command::Publish {
                 tag,
                 drafts,

@@ -1,8 +1,10 @@
 //! One peer.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use tidings_ports::{Conversation, Ending, Tick};
+use tidings_ports::{Command, Conversation, Ending, Tick};
 use tidings_types::{Offset, Origin, Principal, Protocol};
 
 use super::subscription::SubscriptionId;
@@ -23,6 +25,24 @@ impl ConnectionId {
     #[must_use]
     pub fn slot(self) -> usize {
         self.index as usize
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Who, as far as that is known.
+    pub principal: Arc<Principal>,
+    /// From where, if that is known.
+    pub address: Option<IpAddr>,
+}
+
+impl From<Arc<Principal>> for Peer {
+    fn from(principal: Arc<Principal>) -> Self {
+        Self {
+            principal,
+            address: None,
+        }
     }
 }
 
@@ -55,12 +75,21 @@ pub(super) enum Input {
     Paused,
 }
 
+/// What was asked while it is found out who the peer is.
+#[derive(Default)]
+pub(super) struct Unidentified {
+    pub waiting: VecDeque<Command>,
+}
+
 pub(super) struct Connection {
     pub id: ConnectionId,
     pub conversation: Box<dyn Conversation>,
     /// The conversation's, asked once.
     pub protocol: Protocol,
     pub principal: Arc<Principal>,
+    pub address: Option<IpAddr>,
+    /// Set while it is found out who the peer is.
+    pub unidentified: Option<Box<Unidentified>>,
     pub origin: Origin,
     pub outbox: Outbox,
     pub subscriptions: Vec<SubscriptionId>,
@@ -89,7 +118,7 @@ impl Connection {
     pub fn new(
         id: ConnectionId,
         conversation: Box<dyn Conversation>,
-        principal: Arc<Principal>,
+        peer: Peer,
         origin: Origin,
     ) -> Self {
         Self {
@@ -97,7 +126,9 @@ impl Connection {
             protocol: conversation.protocol(),
             offered: (!conversation.wants_each()).then_some(Offset::ZERO),
             conversation,
-            principal,
+            principal: peer.principal,
+            address: peer.address,
+            unidentified: None,
             origin,
             outbox: Outbox::default(),
             subscriptions: Vec::new(),

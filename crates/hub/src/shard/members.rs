@@ -45,6 +45,7 @@ impl Shard {
             home: home_shard(&group.name, self.inboxes.len()),
             joining: Some(ask.tag),
             leaving: None,
+            filters: wanted.filters.clone().into(),
         };
         let subscription = self.add_member(id, ask, membership);
         let ack_ms = group.ack_timeout.map_or(u64::MAX, |timeout| {

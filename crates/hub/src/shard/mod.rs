@@ -10,6 +10,7 @@ mod connection;
 mod fanout;
 mod handout;
 mod history;
+mod identity;
 mod keeping;
 mod letters;
 mod members;
@@ -30,11 +31,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use slab::Slab;
-use tidings_ports::{Answer, Clock, Command, Conversation, Engine, Event, Start, Tick};
-use tidings_types::{Limits, Offset, Origin, Principal, Refusal, RefusalCode, Topic};
+use tidings_ports::{
+    Answer, Authenticator, Clock, Command, Conversation, Engine, Event, Start, Tick,
+};
+use tidings_types::{Limits, Offset, Origin, Refusal, RefusalCode, Topic};
 
 use connection::{Connection, Input};
-pub use connection::{ConnectionId, Ended};
+pub use connection::{ConnectionId, Ended, Peer};
 use pending::{DueWill, Pending};
 pub use pending::{PublishReply, ReadReply};
 pub(crate) use subscription::SubscriptionId;
@@ -72,6 +75,8 @@ pub struct ShardConfig {
     pub clock: Arc<dyn Clock>,
     /// The limits.
     pub limits: Arc<Limits>,
+    /// Who finds out who a peer is.
+    pub authenticator: Arc<dyn Authenticator>,
     /// Where messages go that work queues give up, each under its own topic; `None` drops them.
     pub dead_letter: Option<Topic>,
     /// Its own numbers.
@@ -90,6 +95,7 @@ pub struct Shard {
     inboxes: Arc<Inboxes>,
     clock: Arc<dyn Clock>,
     limits: Arc<Limits>,
+    authenticator: Arc<dyn Authenticator>,
     dead_letter: Option<Topic>,
     metrics: Arc<Metrics>,
     shared: Arc<SharedMetrics>,
@@ -158,6 +164,7 @@ impl Shard {
             inboxes: config.inboxes,
             clock: config.clock,
             limits: config.limits,
+            authenticator: config.authenticator,
             dead_letter: config.dead_letter,
             metrics: config.metrics,
             shared: config.shared,
@@ -211,7 +218,7 @@ impl Shard {
     pub fn connect(
         &mut self,
         conversation: Box<dyn Conversation>,
-        principal: Arc<Principal>,
+        peer: impl Into<Peer>,
         head: Bytes,
     ) -> ConnectionId {
         // Zero is nobody's.
@@ -226,12 +233,13 @@ impl Shard {
             index: entry.key() as u32,
             serial,
         };
-        let connection = entry.insert(Connection::new(id, conversation, principal, origin));
+        let connection = entry.insert(Connection::new(id, conversation, peer.into(), origin));
         if !head.is_empty() {
             connection.outbox.push(head);
             connection.dirty = true;
             self.dirty.push(id);
         }
+        self.schedule_end(id);
         self.converse(id, Conversation::opened);
         self.settle();
         id
@@ -337,7 +345,8 @@ impl Shard {
         };
         let wants = connection.ended == Ended::No
             && connection.outbox.cost() < bytes_max
-            && connection.in_flight < publishes_max;
+            && connection.in_flight < publishes_max
+            && connection.unidentified.is_none();
         if !wants {
             connection.input = Input::Paused;
         }
@@ -417,6 +426,7 @@ impl Shard {
                 told,
                 message,
             } => self.given_back(queue, (member, told), message),
+            Note::Identified(id, tag, outcome) => self.identified(id, tag, outcome),
         }
     }
 
@@ -452,6 +462,7 @@ impl Shard {
                 }
                 None => {}
             }
+            self.end_if_over(id);
         }
         self.due = due;
         self.tick_sessions(now);

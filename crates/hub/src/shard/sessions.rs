@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tidings_ports::{Event, Expiry, SessionSave, Tag, Tick};
-use tidings_types::{Refusal, RefusalCode};
+use tidings_types::{Principal, Refusal, RefusalCode};
 
 use super::Shard;
 use super::connection::{ConnectionId, Ended};
@@ -28,8 +28,10 @@ impl Shard {
             return Ok(());
         };
         let has_one = connection.session.is_some();
+        let owner = owner_of(&connection.principal);
         self.check_open(name, has_one)?;
         let key = key_of(name);
+        self.check_owner(&key, owner.as_ref())?;
         let state = match self.sessions.find(&key).map(|session| session.id) {
             Some(session) => self.resume_session(session, id, fresh),
             None => None,
@@ -38,6 +40,9 @@ impl Shard {
             Some(session) => session.id,
             None => self.new_session(key.clone(), id)?,
         };
+        if let Some(session) = self.sessions.get(session) {
+            session.owner = owner;
+        }
         let origin = origin_of(&key, self.engine.epoch());
         if let Some(connection) = self.connection(id) {
             connection.session = Some(session);
@@ -67,6 +72,18 @@ impl Shard {
             ));
         }
         Ok(())
+    }
+
+    /// A session is that of the principal that made it. What an anonymous peer made is whoever's that comes.
+    fn check_owner(&mut self, key: &ByteString, owner: Option<&ByteString>) -> Result<(), Refusal> {
+        let kept = self.sessions.find(key).and_then(|it| it.owner.as_ref());
+        if kept.is_none() || kept == owner {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            RefusalCode::Forbidden,
+            "the session of this name belongs to somebody else: choose another name (the client identifier)",
+        ))
     }
 
     fn new_session(
@@ -347,6 +364,12 @@ impl Shard {
         ];
         ticks.into_iter().flatten().min()
     }
+}
+
+/// Whose the sessions of a principal are.
+fn owner_of(principal: &Principal) -> Option<ByteString> {
+    let named = principal.source != Principal::ANONYMOUS && !principal.is_nobody();
+    named.then(|| format!("{}/{}", principal.source, principal.name).into())
 }
 
 fn no_session() -> Refusal {

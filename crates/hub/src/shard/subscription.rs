@@ -59,6 +59,8 @@ pub(super) struct Membership {
     /// Of the command that ended it meanwhile, with whether it forgets the queue: it is carried out when the first is
     /// answered. The connection does not know it any more.
     pub leaving: Option<(Tag, bool)>,
+    /// What it takes part for.
+    pub filters: Box<[TopicFilter]>,
 }
 
 pub(super) struct Subscription {

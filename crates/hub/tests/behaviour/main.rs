@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "the simulation uses all of it")]
 #[path = "../simulation/engine.rs"]
 mod engine;
+mod identity;
 mod leaving;
 mod letters;
 mod queues;

@@ -328,6 +328,7 @@ fn members_are_admitted_and_agree_on_the_filters() {
     stage.permit(Grants {
         publish: vec![],
         subscribe: vec![filter("else")],
+        ..Grants::default()
     });
     let three = stage.connect(1);
     stage.say(&three, join(1));

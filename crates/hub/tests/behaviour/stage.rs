@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,13 +13,14 @@ use tidings_hub::{
 };
 use tidings_log::LogConfig;
 use tidings_log::storage::{Faults, SimStorage, Storage as _};
+use tidings_ports::{Attempt, Authenticator, Credential, Outcome};
 use tidings_ports::{
     Command, Conversation, Delivery, Ending, Engine, Event, Expiry, Framed, Framing, ManualClock,
     SessionSave, Start, SubscriptionKey, Tag, Tick, Turn, Until, Will,
 };
 use tidings_types::{
-    Cursor, Draft, FrameFormat, Limits, Message, Offset, Origin, Principal, Protocol, Retention,
-    RetentionRules, Storage, Timestamp, Topic, TopicFilter,
+    Cursor, Draft, FrameFormat, Limits, Message, Offset, Origin, Principal, Protocol, Refusal,
+    Retention, RetentionRules, Storage, Timestamp, Topic, TopicFilter,
 };
 
 use super::engine::SimEngine;
@@ -45,6 +46,7 @@ pub enum Heard {
     Lost,
     Session(Option<String>),
     Saved(u64),
+    Authenticated(u64),
     Settled(u64),
     TakenOver,
     Closed,
@@ -129,6 +131,7 @@ impl Conversation for Puppet {
                 let text = state.map(|state| String::from_utf8(state.to_vec()).unwrap());
                 (Heard::Session(text), "session")
             }
+            Event::Authenticated { tag, .. } => (Heard::Authenticated(tag.0), ""),
             Event::Settled { tag } => (Heard::Settled(tag.0), ""),
             Event::Saved { tag } => (Heard::Saved(tag.0), ""),
             Event::TakenOver => (Heard::TakenOver, "taken over"),
@@ -220,7 +223,18 @@ pub struct Stage {
     storage: SimStorage,
     config: LogConfig,
     inboxes: Arc<Inboxes>,
-    principal: Arc<Principal>,
+    pub principal: Arc<Principal>,
+    porter: Arc<Porter>,
+}
+
+/// Says nothing until it is told to.
+#[derive(Default)]
+struct Porter(Mutex<Vec<Outcome>>);
+
+impl Authenticator for Porter {
+    fn authenticate(&self, _attempt: Attempt, outcome: Outcome) {
+        self.0.lock().unwrap().push(outcome);
+    }
 }
 
 impl Stage {
@@ -246,6 +260,7 @@ impl Stage {
             storage,
             config,
             principal: Arc::new(Principal::anonymous()),
+            porter: Arc::default(),
         };
         stage.start();
         stage
@@ -259,6 +274,7 @@ impl Stage {
             .zip(homes)
             .map(|(index, states)| {
                 Shard::new(ShardConfig {
+                    authenticator: Arc::clone(&self.porter) as Arc<dyn Authenticator>,
                     dead_letter: Some(Topic::new("dead-letter").unwrap()),
                     index,
                     engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
@@ -304,10 +320,18 @@ impl Stage {
         });
     }
 
+    /// Answers the credential that waits, and runs.
+    pub fn judge(&mut self, judged: Result<Principal, Refusal>) {
+        let outcome = self.porter.0.lock().unwrap().remove(0);
+        outcome(judged.map(Arc::new));
+        self.run();
+    }
+
     pub fn permit(&mut self, grants: tidings_types::Grants) {
         self.principal = Arc::new(Principal {
             name: "someone".to_owned(),
             grants,
+            ..Principal::anonymous()
         });
     }
 
@@ -498,6 +522,13 @@ pub fn alter(tag: u64, key: u32, filters: &[&str]) -> Command {
         key: SubscriptionKey(key),
         filters: filters.iter().map(|text| filter(text)).collect(),
         framing: Framing::Own,
+    }
+}
+
+pub fn authenticate(tag: u64) -> Command {
+    Command::Authenticate {
+        tag: Tag(tag),
+        credential: Credential::Anonymous,
     }
 }
 

@@ -316,6 +316,7 @@ fn an_alteration_is_refused_as_a_whole() {
     stage.permit(Grants {
         publish: vec![filter("#")],
         subscribe: vec![filter("a/#")],
+        ..Grants::default()
     });
     let peer = stage.connect(0);
     stage.say(&peer, subscribe(0, &["a/1"], Start::Latest, Until::Ended));

@@ -156,6 +156,7 @@ fn a_will_is_judged_when_it_is_saved() {
     stage.permit(Grants {
         publish: vec![filter("a")],
         subscribe: vec![filter("#")],
+        ..Grants::default()
     });
     let peer = stage.connect_home(NAME);
     stage.say(&peer, open(NAME, false));

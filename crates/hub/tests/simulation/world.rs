@@ -175,6 +175,7 @@ impl World {
         for (index, states) in homes.into_iter().enumerate() {
             let seed = self.pick(u64::MAX);
             self.shards.push(Shard::new(ShardConfig {
+                authenticator: Arc::new(tidings_ports::Everybody),
                 dead_letter: Some(Topic::new("dead-letter").unwrap()),
                 index,
                 engine: Arc::clone(&self.engine) as Arc<dyn Engine>,

@@ -46,6 +46,7 @@ pub fn check(layers: &mut Layers) {
     for relation in RELATIONS {
         check_relation(layers, relation);
     }
+    check_auth(layers);
     check_listeners(layers);
     check_rules(layers);
 }
@@ -80,19 +81,48 @@ fn check_relation(layers: &mut Layers, relation: &Relation) {
     layers.wrong(relation.key.to_owned(), Some(text), source, reason);
 }
 
+/// The files of the `auth` options are there, and right.
+fn check_auth(layers: &mut Layers) {
+    let Err(wrong) = layers.config.auth.authenticator() else {
+        return;
+    };
+    for (key, reason) in wrong {
+        let value = find(key).map(|(_, spec)| (spec.slot)(&mut layers.config).toml());
+        let source = layers.provenance.of(key).clone();
+        layers.wrong(key.to_owned(), value, source, reason);
+    }
+}
+
 /// A listener that other machines can reach needs credentials, or the word that none are wanted.
 fn check_listeners(layers: &mut Layers) {
     let listeners = [
         ("http.listen", layers.config.http),
+        ("http.tls", layers.config.https),
         ("mqtt.listen", layers.config.mqtt),
+        ("mqtt.tls", layers.config.mqtts),
         ("stomp.listen", layers.config.stomp),
+        ("stomp.tls", layers.config.stomps),
     ];
     for (key, address) in listeners {
         let Some(address) = address else { continue };
-        if !address.ip().to_canonical().is_loopback() && !layers.config.allow_anonymous {
+        if !address.ip().to_canonical().is_loopback()
+            && !layers.config.allow_anonymous
+            && !layers.config.auth.has_source()
+        {
             let value = Some(format!("\"{address}\""));
             let source = layers.provenance.of(key).clone();
             layers.wrong(key.to_owned(), value, source, Reason::OpenToAnyone);
+        }
+    }
+    let wrong_already = |key: &str| layers.errors.iter().any(|error| error.key == key);
+    if layers.config.tls.certificates.is_empty() && !wrong_already("tls.certificates") {
+        let secured = |(key, address): &&(&str, Option<_>)| {
+            ["http.tls", "mqtt.tls", "stomp.tls"].contains(key) && address.is_some()
+        };
+        if let Some((key, Some(address))) = listeners.iter().find(secured) {
+            let value = Some(format!("\"{address}\""));
+            let source = layers.provenance.of(key).clone();
+            layers.wrong((*key).to_owned(), value, source, Reason::NoCertificate);
         }
     }
     if listeners.iter().all(|(_, address)| address.is_none()) {

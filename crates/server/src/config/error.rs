@@ -78,8 +78,14 @@ pub enum Reason {
         /// Where that came from.
         source: Source,
     },
+    /// Two options name keys for tokens.
+    OneKeyOnly,
+    /// The file's content is not what the option takes.
+    NotCredentials(Box<dyn std::error::Error + Send + Sync>),
     /// A listener open to other machines without credentials.
     OpenToAnyone,
+    /// A listener with TLS, and no certificate.
+    NoCertificate,
     /// No listener at all.
     NothingListens,
     /// Another listener has the address.
@@ -124,9 +130,14 @@ impl fmt::Display for Reason {
             } => {
                 write!(f, "not above {other}, which is {value} ({source})")
             }
+            Self::OneKeyOnly => {
+                f.write_str("tokens are verified with one of secret, public key and JWKS document")
+            }
+            Self::NotCredentials(error) => write!(f, "cannot take the file: {error}"),
             Self::OpenToAnyone => f.write_str(
                 "refused: other machines can reach this address, and no credentials are configured",
             ),
+            Self::NoCertificate => f.write_str("TLS needs a certificate, and there is none"),
             Self::NothingListens => f.write_str("nothing would listen"),
             Self::SameAddress { other } => write!(f, "{other} has the same address"),
         }
@@ -150,7 +161,7 @@ impl Reason {
             Self::NotAnOrigin { .. } => {
                 "write scheme, host and port and nothing behind them: https://app.example:8443".to_owned()
             }
-            Self::NotAFilter(_) | Self::NotATopic(_) => return None,
+            Self::NotAFilter(_) | Self::NotATopic(_) | Self::NotCredentials(_) => return None,
             Self::NoTopics => r#"add topics = "chat/#""#.to_owned(),
             Self::NeverMatches { .. } => "remove it, or move it above the other rule".to_owned(),
             Self::SetTwice { .. } => "keep one of them".to_owned(),
@@ -163,8 +174,12 @@ impl Reason {
                 format!("write more than {value}, or lower {other}")
             }
             Self::OpenToAnyone => {
-                "listen on 127.0.0.1 behind a proxy, or let anyone in with server.allow_anonymous = true (--allow-anonymous)".to_owned()
+                "listen on 127.0.0.1 behind a proxy, configure credentials (auth.passwords_file, auth.keys_file, auth.jwt_secret_file), or let anyone in with server.allow_anonymous = true (--allow-anonymous)".to_owned()
             }
+            Self::NoCertificate => {
+                "name the files with tls.certificates (--tls-cert cert.pem:key.pem)".to_owned()
+            }
+            Self::OneKeyOnly => "set one of auth.jwt_secret_file, auth.jwt_public_key_file and auth.jwt_jwks_file".to_owned(),
             Self::NothingListens => "give http.listen, mqtt.listen or stomp.listen an address".to_owned(),
             Self::SameAddress { .. } => "give it another port".to_owned(),
         })

@@ -15,6 +15,8 @@ pub enum Given {
     Text(String),
     /// An array of strings in a file.
     List(Vec<String>),
+    /// An array of tables of strings in a file.
+    Tables(Vec<Vec<(String, String)>>),
     /// The environment or a flag: lists are separated by commas.
     Word(String),
     /// Something else in a file, as it stands there.
@@ -99,6 +101,15 @@ impl fmt::Display for Given {
             Self::Integer(value) => write!(f, "{value}"),
             Self::Text(text) | Self::Word(text) => f.write_str(&quoted(text)),
             Self::List(list) => f.write_str(&quoted_list(list)),
+            Self::Tables(tables) => {
+                let table = |entries: &Vec<(String, String)>| {
+                    let entries = entries.iter();
+                    let texts = entries.map(|(key, value)| format!("{key} = {}", quoted(value)));
+                    format!("{{ {} }}", texts.collect::<Vec<_>>().join(", "))
+                };
+                let texts: Vec<String> = tables.iter().map(table).collect();
+                write!(f, "[{}]", texts.join(", "))
+            }
             Self::Other(text) => f.write_str(text),
         }
     }

@@ -16,10 +16,20 @@ use super::retention;
 use super::toml_file::{self, FileEntries};
 
 /// Environment variables of Tidings that are not options.
-pub const OTHER_VARIABLES: &[(&str, &str)] = &[(
-    "TIDINGS_CONFIG",
-    "the configuration file, where `--config` is not given",
-)];
+pub const OTHER_VARIABLES: &[(&str, &str)] = &[
+    (
+        "TIDINGS_CONFIG",
+        "the configuration file, where `--config` is not given",
+    ),
+    (
+        "TIDINGS_TOKEN",
+        "the token or key of `tidings pub` and `tidings sub`",
+    ),
+    (
+        "TIDINGS_USER",
+        "`user:password` of `tidings pub` and `tidings sub`",
+    ),
+];
 
 /// Where a value came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

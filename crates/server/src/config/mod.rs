@@ -5,6 +5,7 @@
 //! the environment over the file and the flags over the environment, and remembers for every value where it
 //! came from. It reports everything that is wrong at once.
 
+mod auth;
 mod check;
 mod docs;
 mod error;
@@ -18,6 +19,7 @@ mod retention;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod toml_file;
 
 use std::fmt;
@@ -27,11 +29,13 @@ use std::time::Duration;
 
 use tidings_types::{Durability, Limits, RetentionRules, Topic};
 
+pub use auth::{AuthOptions, trim_line_end};
 pub use docs::docs;
 pub use error::{ConfigError, ConfigErrors, Reason};
 pub use layers::{Inputs, Loaded, Provenance, Setting, Source};
 pub use print::print;
 pub use reload::Reloaded;
+pub use tls::{CertificateFiles, ClientAuth, TlsSettings, TlsVersion};
 
 /// Where the log lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub enum LogLevel {
 pub struct Config {
     /// Where HTTP listens; `None` is nowhere.
     pub http: Option<SocketAddr>,
+    /// Where HTTP over TLS listens; `None` is nowhere.
+    pub https: Option<SocketAddr>,
     /// Origins of pages that may use the HTTP API from a browser; `*` is any. Lower case.
     pub cors_origins: Vec<String>,
     /// Whether HTTP answers are compressed for clients that ask for it. Event streams: `sse_gzip`.
@@ -93,14 +99,20 @@ pub struct Config {
     pub websocket_origins: Vec<String>,
     /// Where MQTT listens; `None` is nowhere.
     pub mqtt: Option<SocketAddr>,
+    /// Where MQTT over TLS listens; `None` is nowhere.
+    pub mqtts: Option<SocketAddr>,
     /// Whether `GET /mqtt` opens MQTT over WebSocket.
     pub mqtt_websocket: bool,
     /// Where MQTT 5 clients are sent when the server goes down (MQTT 5, 4.11).
     pub mqtt_server_reference: Option<String>,
     /// Where STOMP listens; `None` is nowhere.
     pub stomp: Option<SocketAddr>,
+    /// Where STOMP over TLS listens; `None` is nowhere.
+    pub stomps: Option<SocketAddr>,
     /// Whether `GET /stomp` opens STOMP over WebSocket.
     pub stomp_websocket: bool,
+    /// Certificates, and what else TLS needs.
+    pub tls: TlsSettings,
     /// Below which topic the messages go that a work queue gives up; `None` is nowhere.
     pub dead_letter: Option<Topic>,
     /// Whether `GET /` serves the built-in page.
@@ -119,6 +131,8 @@ pub struct Config {
     pub shards: usize,
     /// The time over which a shutdown spreads its goodbyes.
     pub drain: Duration,
+    /// Who may come in.
+    pub auth: AuthOptions,
     /// Whether a listener may be open to other machines without credentials.
     pub allow_anonymous: bool,
     /// How log lines look.
@@ -131,16 +145,20 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+            https: None,
             cors_origins: Vec::new(),
             http_compression: true,
             sse_gzip: true,
             websocket_compression: true,
             websocket_origins: Vec::new(),
             mqtt: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
+            mqtts: None,
             mqtt_websocket: true,
             mqtt_server_reference: None,
             stomp: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 61613))),
+            stomps: None,
             stomp_websocket: true,
+            tls: TlsSettings::default(),
             dead_letter: Topic::new("dead-letter").ok(),
             page: true,
             data: DataPlace::Dir(PathBuf::from("tidings-data")),
@@ -150,6 +168,7 @@ impl Default for Config {
             limits: Limits::default(),
             shards: 0,
             drain: Duration::from_secs(5),
+            auth: AuthOptions::default(),
             allow_anonymous: false,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
@@ -166,6 +185,12 @@ impl Config {
         }
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     }
+}
+
+/// The milliseconds of a time with a unit, as in `15m`.
+#[must_use]
+pub fn millis(text: &str) -> Option<u64> {
+    given::Given::Word(text.to_owned()).millis()
 }
 
 impl fmt::Display for DataPlace {

@@ -122,6 +122,12 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("sse", "Event streams."),
     ("websocket", "WebSocket connections."),
     (
+        "tls",
+        "Certificates for every listener that speaks TLS: `http.tls`, `mqtt.tls`, `stomp.tls`. The files are read \
+         again when they change, and at SIGHUP; no connection is dropped, and files that do not fit each other \
+         leave the old ones in place.",
+    ),
+    (
         "mqtt",
         "The MQTT listener, and MQTT over WebSocket on the HTTP listener.",
     ),
@@ -137,6 +143,11 @@ pub static SECTIONS: &[(&str, &str)] = &[
         "What is kept of topics that no `[[retention]]` rule matches.",
     ),
     ("server", "The server as a whole."),
+    (
+        "auth",
+        "Who may come in, and may what. Without users, keys and tokens, everybody may do everything. \
+         The files are read again on SIGHUP.",
+    ),
     ("log_output", "What the server writes to standard error."),
     (
         "limits",
@@ -151,6 +162,13 @@ pub static OPTIONS: &[OptionSpec] = &[
     })
     .flags(&[Flag::Value {
         long: "http",
+        name: "ADDR|off",
+    }]),
+    option("http.tls", "Where HTTP over TLS listens (HTTP/2 and HTTP/1.1).", |c| {
+        Slot::Listener(&mut c.https)
+    })
+    .flags(&[Flag::Value {
+        long: "https",
         name: "ADDR|off",
     }]),
     option(
@@ -187,12 +205,56 @@ pub static OPTIONS: &[OptionSpec] = &[
     )
     .reloadable(),
     option(
+        "tls.certificates",
+        "Certificate chains with their keys, as PEM files: `[{ cert = \"cert.pem\", key = \"key.pem\" }]`, or \
+         `cert.pem:key.pem`. The one whose names have the host that the client asks for is shown, else the first.",
+        |c| Slot::Certificates(&mut c.tls.certificates),
+    )
+    .flags(&[Flag::Value {
+        long: "tls-cert",
+        name: "CERT:KEY",
+    }])
+    .reloadable(),
+    option(
+        "tls.version_min",
+        "The oldest version of TLS that is spoken.",
+        |c| Slot::Choice(&mut c.tls.version_min),
+    )
+    .reloadable(),
+    option(
+        "tls.client_ca",
+        "A PEM file with the certificates of those who issue certificates for clients; clients are then asked for one.",
+        |c| Slot::TextOrOff(&mut c.tls.client_ca),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "tls.client_auth",
+        "With `tls.client_ca`: whether a client has to show a certificate.",
+        |c| Slot::Choice(&mut c.tls.client_auth),
+    )
+    .reloadable(),
+    option(
+        "tls.watch_ms",
+        "How often the files of this section are looked at for changes.",
+        |c| Slot::Span(&mut c.tls.watch),
+    )
+    .range(100, DAY)
+    .reloadable(),
+    option(
         "mqtt.listen",
         "Where MQTT listens (3.1, 3.1.1 and 5.0 over TCP).",
         |c| Slot::Listener(&mut c.mqtt),
     )
     .flags(&[Flag::Value {
         long: "mqtt",
+        name: "ADDR|off",
+    }]),
+    option("mqtt.tls", "Where MQTT over TLS listens.", |c| {
+        Slot::Listener(&mut c.mqtts)
+    })
+    .flags(&[Flag::Value {
+        long: "mqtts",
         name: "ADDR|off",
     }]),
     option(
@@ -214,6 +276,13 @@ pub static OPTIONS: &[OptionSpec] = &[
     )
     .flags(&[Flag::Value {
         long: "stomp",
+        name: "ADDR|off",
+    }]),
+    option("stomp.tls", "Where STOMP over TLS listens.", |c| {
+        Slot::Listener(&mut c.stomps)
+    })
+    .flags(&[Flag::Value {
+        long: "stomps",
         name: "ADDR|off",
     }]),
     option(
@@ -311,6 +380,93 @@ pub static OPTIONS: &[OptionSpec] = &[
         long: "allow-anonymous",
         value: "true",
     }]),
+    option(
+        "auth.passwords_file",
+        "Users with their hashed passwords (Argon2id or bcrypt), as `tidings passwd` and `htpasswd -B` \
+         write them.",
+        |c| Slot::TextOrOff(&mut c.auth.passwords_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "auth.keys_file",
+        "API keys, as `tidings key new` writes them.",
+        |c| Slot::TextOrOff(&mut c.auth.keys_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "auth.permissions_file",
+        "Rules that say who may publish and subscribe to what. Without a rule, and without grants in \
+         the credential itself, nothing is permitted.",
+        |c| Slot::TextOrOff(&mut c.auth.permissions_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "auth.jwt_secret_file",
+        "The secret that tokens (JWT) are signed with (HS256, HS384, HS512).",
+        |c| Slot::TextOrOff(&mut c.auth.jwt_secret_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "auth.jwt_public_key_file",
+        "The public key, in PEM, of the key that tokens are signed with (RS, PS, ES, EdDSA).",
+        |c| Slot::TextOrOff(&mut c.auth.jwt_public_key_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "auth.jwt_jwks_file",
+        "The public keys, as a JWKS document, of the keys that tokens are signed with.",
+        |c| Slot::TextOrOff(&mut c.auth.jwt_jwks_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "auth.jwt_algorithm",
+        "The one algorithm of the secret or the public key; `off` is HS256, or what the public key is \
+         for (RS256, ES256, ES384, EdDSA).",
+        |c| Slot::TextOrOff(&mut c.auth.jwt_algorithm),
+    )
+    .range(1, 16)
+    .reloadable(),
+    option(
+        "auth.jwt_issuer",
+        "Tokens of this issuer (`iss`) alone are accepted; `off` is any whose signature is right.",
+        |c| Slot::TextOrOff(&mut c.auth.jwt_issuer),
+    )
+    .range(1, KIB)
+    .reloadable(),
+    option(
+        "auth.jwt_audience",
+        "Tokens must be for this audience (`aud`); `off` takes those alone that name none.",
+        |c| Slot::TextOrOff(&mut c.auth.jwt_audience),
+    )
+    .range(1, KIB)
+    .reloadable(),
+    option(
+        "auth.jwt_leeway_ms",
+        "How wrong clocks may be: a token is good so long after its end.",
+        |c| Slot::Span(&mut c.auth.jwt_leeway),
+    )
+    .range(0, HOUR)
+    .reloadable(),
+    option(
+        "auth.anonymous",
+        "Let peers in that show no credential, also where there are users, keys or tokens; what they \
+         may do is what the permission file grants to the source `anonymous`.",
+        |c| Slot::Flag(&mut c.auth.anonymous),
+    )
+    .reloadable(),
+    option(
+        "auth.failures_max",
+        "Failed logins from one address within a minute after which further ones are slowed down, \
+         each twice as long, up to 5 s; 0 never.",
+        |c| Slot::Count((&mut c.auth.failures_max).into()),
+    )
+    .range(0, 1_000_000),
     option(
         "log_output.format",
         "One event as a line for humans, or as a JSON object; `auto` is human on a terminal \

@@ -11,6 +11,7 @@ use tidings_types::{ByteSize, Durability, Storage, Topic};
 
 use super::error::Reason;
 use super::given::{Given, millis_text, quoted, quoted_list};
+use super::tls::{self, CertificateFiles, ClientAuth, TlsVersion};
 use super::{DataPlace, LogFormat, LogLevel};
 
 /// A whole number of some width.
@@ -78,6 +79,8 @@ pub enum Slot<'a> {
     BytesOrOff(&'a mut Option<u64>),
     /// A number, or no bound.
     CountOrOff(&'a mut Option<u64>),
+    /// A text, or none.
+    TextOrOff(&'a mut Option<String>),
     /// Servers, one space between each, or none.
     ServersOrOff(&'a mut Option<String>),
     /// A topic, or none.
@@ -88,6 +91,8 @@ pub enum Slot<'a> {
     Place(&'a mut DataPlace),
     /// Origins of web pages.
     Origins(&'a mut Vec<String>),
+    /// Certificates with their keys.
+    Certificates(&'a mut Vec<CertificateFiles>),
     /// One of a few words.
     Choice(&'a mut dyn Choice),
 }
@@ -126,6 +131,8 @@ macro_rules! choice {
 choice!(Durability, "sync" => Durability::Sync, "os" => Durability::Os);
 choice!(Storage, "durable" => Storage::Durable, "memory" => Storage::Memory, "none" => Storage::None);
 choice!(LogFormat, "auto" => LogFormat::Auto, "human" => LogFormat::Human, "json" => LogFormat::Json);
+choice!(TlsVersion, "1.2" => TlsVersion::V12, "1.3" => TlsVersion::V13);
+choice!(ClientAuth, "required" => ClientAuth::Required, "optional" => ClientAuth::Optional);
 choice!(LogLevel, "error" => LogLevel::Error, "warn" => LogLevel::Warn, "info" => LogLevel::Info,
     "debug" => LogLevel::Debug, "trace" => LogLevel::Trace);
 
@@ -166,17 +173,14 @@ impl Slot<'_> {
             Self::SpanOrOff(_) | Self::BytesOrOff(_) | Self::CountOrOff(_) => {
                 self.set_bound(given, range)?;
             }
+            Self::TextOrOff(text) => {
+                // A line end or a NUL is in none of the protocols' texts.
+                let is_line = |given: &str| !given.contains(char::is_control);
+                **text = text_or_off(given, range, is_line, wrong)?;
+            }
             Self::ServersOrOff(servers) => {
-                **servers = match given.text().ok_or_else(wrong)? {
-                    "off" => None,
-                    given => {
-                        within(given.len() as u64, range, |n| format!("{n} bytes"))?;
-                        if !given.split(' ').all(is_server) {
-                            return Err(wrong());
-                        }
-                        Some(given.to_owned())
-                    }
-                }
+                let are_servers = |given: &str| given.split(' ').all(is_server);
+                **servers = text_or_off(given, range, are_servers, wrong)?;
             }
             Self::TopicOrOff(topic) => {
                 **topic = match given.text().ok_or_else(wrong)? {
@@ -199,6 +203,7 @@ impl Slot<'_> {
                     .map(|text| origin(text))
                     .collect::<Result<_, _>>()?;
             }
+            Self::Certificates(list) => **list = tls::certificates(given).ok_or_else(wrong)?,
             Self::Choice(choice) => {
                 let word = given.text().ok_or_else(wrong)?;
                 let index = choice.words().iter().position(|known| *known == word);
@@ -242,17 +247,19 @@ impl Slot<'_> {
             Self::SpanOrOff(Some(span)) => quoted(&millis_text(millis_of(*span))),
             Self::BytesOrOff(Some(bytes)) => bytes_toml(*bytes),
             Self::CountOrOff(Some(count)) => count.to_string(),
-            Self::ServersOrOff(Some(text)) => quoted(text),
+            Self::TextOrOff(Some(text)) | Self::ServersOrOff(Some(text)) => quoted(text),
             Self::TopicOrOff(Some(topic)) => quoted(topic.as_str()),
             Self::Listener(Some(address)) => quoted(&address.to_string()),
             Self::SpanOrOff(None)
             | Self::BytesOrOff(None)
             | Self::CountOrOff(None)
+            | Self::TextOrOff(None)
             | Self::ServersOrOff(None)
             | Self::TopicOrOff(None)
             | Self::Listener(None) => quoted("off"),
             Self::Place(place) => quoted(&place.to_string()),
             Self::Origins(list) => quoted_list(list),
+            Self::Certificates(list) => tls::certificates_toml(list),
             Self::Choice(choice) => quoted(choice.word()),
         }
     }
@@ -267,7 +274,7 @@ impl Slot<'_> {
 
     /// Whether the value is a list.
     pub fn is_list(&self) -> bool {
-        matches!(self, Self::Origins(_))
+        matches!(self, Self::Origins(_) | Self::Certificates(_))
     }
 
     /// What may be written here, for the documentation.
@@ -280,11 +287,12 @@ impl Slot<'_> {
             Self::SpanOrOff(_) => "time or `off`".to_owned(),
             Self::BytesOrOff(_) => "size or `off`".to_owned(),
             Self::CountOrOff(_) => "whole number or `off`".to_owned(),
-            Self::ServersOrOff(_) => "text or `off`".to_owned(),
+            Self::TextOrOff(_) | Self::ServersOrOff(_) => "text or `off`".to_owned(),
             Self::TopicOrOff(_) => "topic or `off`".to_owned(),
             Self::Listener(_) => "address or `off`".to_owned(),
             Self::Place(_) => "directory or `memory`".to_owned(),
             Self::Origins(_) => "list of origins".to_owned(),
+            Self::Certificates(_) => "list of certificates".to_owned(),
             Self::Choice(choice) => words_text(choice.words(), "`"),
         }
     }
@@ -304,6 +312,7 @@ impl Slot<'_> {
             }
             Self::BytesOrOff(_) => "a size such as 64MiB or 10GiB, or off for no bound".to_owned(),
             Self::CountOrOff(_) => "a whole number, or off for no bound".to_owned(),
+            Self::TextOrOff(_) => "a text on one line, or off for none".to_owned(),
             Self::ServersOrOff(_) => {
                 "host or host:port, several with one space between each, or off for none".to_owned()
             }
@@ -314,6 +323,10 @@ impl Slot<'_> {
             Self::Place(_) => "a directory, or memory".to_owned(),
             Self::Origins(_) => {
                 r#"a list of origins: ["https://app.example"], or "*" for any"#.to_owned()
+            }
+            Self::Certificates(_) => {
+                r#"a list of PEM files: [{ cert = "cert.pem", key = "key.pem" }], or cert.pem:key.pem"#
+                    .to_owned()
             }
             Self::Choice(choice) => words_text(choice.words(), ""),
         }
@@ -379,6 +392,25 @@ fn data_place(given: &Given) -> Option<DataPlace> {
         "" => None,
         "memory" => Some(DataPlace::Memory),
         path => Some(DataPlace::Dir(PathBuf::from(path))),
+    }
+}
+
+/// A text that fits, or none.
+fn text_or_off(
+    given: &Given,
+    range: Range,
+    fits: impl Fn(&str) -> bool,
+    wrong: impl Fn() -> Reason,
+) -> Result<Option<String>, Reason> {
+    let text = given.text().ok_or_else(&wrong)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    within(text.len() as u64, range, |n| format!("{n} bytes"))?;
+    if fits(text) {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(wrong())
     }
 }
 

@@ -410,7 +410,7 @@ the configuration has 2 errors:
 
   http.listen = \"0.0.0.0:80\"  (flag --set http.listen)
     refused: other machines can reach this address, and no credentials are configured
-    hint: listen on 127.0.0.1 behind a proxy, or let anyone in with server.allow_anonymous = true (--allow-anonymous)";
+    hint: listen on 127.0.0.1 behind a proxy, configure credentials (auth.passwords_file, auth.keys_file, auth.jwt_secret_file), or let anyone in with server.allow_anonymous = true (--allow-anonymous)";
     assert_eq!(inputs.load().unwrap_err().to_string(), expect);
 }
 

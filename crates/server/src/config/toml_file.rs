@@ -132,10 +132,27 @@ fn given(text: &str, value: &Spanned<DeValue<'_>>) -> Given {
                 .iter()
                 .map(|item| item.get_ref().as_str().map(str::to_owned))
                 .collect();
-            texts.map_or_else(as_written, Given::List)
+            let tables = || -> Option<Vec<_>> {
+                let tables = items.iter().map(|item| texts_of(item.get_ref()));
+                tables.collect()
+            };
+            texts
+                .map(Given::List)
+                .or_else(|| tables().map(Given::Tables))
+                .unwrap_or_else(as_written)
         }
         DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => as_written(),
     }
+}
+
+/// The entries of a table that has nothing but strings.
+fn texts_of(value: &DeValue<'_>) -> Option<Vec<(String, String)>> {
+    let table = value.as_table()?;
+    let text = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+        let key: &std::borrow::Cow<'_, str> = key.get_ref();
+        Some((key.to_string(), value.get_ref().as_str()?.to_owned()))
+    };
+    table.iter().map(text).collect()
 }
 
 fn line_at(text: &str, at: usize) -> usize {

@@ -34,32 +34,59 @@ pub enum Spoken {
     Stomp,
 }
 
-impl Spoken {
+/// One of the server's listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What is spoken there.
+    pub spoken: Spoken,
+    /// Whether over TLS.
+    pub tls: bool,
+}
+
+impl Endpoint {
+    /// Without TLS.
+    #[must_use]
+    pub const fn plain(spoken: Spoken) -> Self {
+        Self { spoken, tls: false }
+    }
+
+    /// With TLS.
+    #[must_use]
+    pub const fn tls(spoken: Spoken) -> Self {
+        Self { spoken, tls: true }
+    }
+
     /// The option that says where it listens.
     #[must_use]
     pub const fn option(self) -> &'static str {
-        match self {
-            Self::Http => "http.listen",
-            Self::Mqtt => "mqtt.listen",
-            Self::Stomp => "stomp.listen",
+        match (self.spoken, self.tls) {
+            (Spoken::Http, false) => "http.listen",
+            (Spoken::Http, true) => "http.tls",
+            (Spoken::Mqtt, false) => "mqtt.listen",
+            (Spoken::Mqtt, true) => "mqtt.tls",
+            (Spoken::Stomp, false) => "stomp.listen",
+            (Spoken::Stomp, true) => "stomp.tls",
         }
     }
 
     /// The name in the log.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Mqtt => "mqtt",
-            Self::Stomp => "stomp",
+        match (self.spoken, self.tls) {
+            (Spoken::Http, false) => "http",
+            (Spoken::Http, true) => "https",
+            (Spoken::Mqtt, false) => "mqtt",
+            (Spoken::Mqtt, true) => "mqtts",
+            (Spoken::Stomp, false) => "stomp",
+            (Spoken::Stomp, true) => "stomps",
         }
     }
 }
 
 /// A connection on its way to a shard.
 pub struct Accepted {
-    /// What the peer is expected to speak.
-    pub spoken: Spoken,
+    /// Where it came from: what the peer is expected to speak.
+    pub endpoint: Endpoint,
     /// The socket, not yet registered with a shard's runtime.
     pub socket: std::net::TcpStream,
     /// Frees the connection's place when dropped.
@@ -129,6 +156,7 @@ impl Sockets {
         (
             Permit {
                 sockets: Arc::clone(self),
+                address,
                 counted,
             },
             refusal,
@@ -140,7 +168,15 @@ impl Sockets {
 #[derive(Debug)]
 pub struct Permit {
     sockets: Arc<Sockets>,
+    address: IpAddr,
     counted: Option<IpAddr>,
+}
+
+impl Permit {
+    /// The peer's address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
 }
 
 impl Drop for Permit {
@@ -165,7 +201,7 @@ impl Drop for Permit {
 /// Accepts until dropped, and hands the connections to the shards in turn.
 pub async fn accept(
     listener: TcpListener,
-    spoken: Spoken,
+    endpoint: Endpoint,
     shards: Vec<mpsc::Sender<Arrival>>,
     shared: Arc<Shared>,
 ) {
@@ -196,7 +232,7 @@ pub async fn accept(
         // A shard that is busy makes the listener wait, and the kernel holds what arrives meanwhile.
         if shards[turn]
             .send(Arrival::Accepted(Accepted {
-                spoken,
+                endpoint,
                 socket,
                 permit,
                 refusal,

@@ -12,9 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tidings_hub::ConnectionId;
-use tokio::net::TcpStream;
 
 use super::core::Core;
+use super::link::Link;
 
 /// A response's body.
 pub enum Reply {
@@ -86,12 +86,12 @@ impl Body for Reply {
 /// A socket of which the first bytes were read already.
 pub struct Rewound {
     first: Bytes,
-    socket: TokioIo<TcpStream>,
+    socket: TokioIo<Link>,
 }
 
 impl Rewound {
     /// Puts bytes back in front of a socket.
-    pub fn new(first: Bytes, socket: TcpStream) -> Self {
+    pub fn new(first: Bytes, socket: Link) -> Self {
         Self {
             first,
             socket: TokioIo::new(socket),
@@ -99,7 +99,7 @@ impl Rewound {
     }
 
     /// The bytes that nobody took, and the socket.
-    pub fn into_parts(self) -> (Bytes, TcpStream) {
+    pub fn into_parts(self) -> (Bytes, Link) {
         (self.first, self.socket.into_inner())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidings_hub::{Inboxes, Metrics, ShardConfig, SharedMetrics};
 use tidings_log::{EmbeddedEngine, LogConfig, Place};
-use tidings_ports::{Clock, Engine, Feed, SystemClock};
+use tidings_ports::{Authenticator, Clock, Engine, Feed, SystemClock};
 use tidings_types::{ByteSize, Durability, Limits, Principal};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -16,9 +16,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::accept::{self, Sockets, Spoken};
+use super::accept::{self, Endpoint, Sockets, Spoken};
 use super::launch::tell_supervisor;
+use super::link::TLS_BYTES_MAX;
+use super::logins::Logins;
 use super::shard::{self, ARRIVALS_MAX, ShardThread};
+use super::tls::Tls;
 use super::{Reloadable, ServeError, Shared};
 use crate::config::{Config, DataPlace};
 use crate::process::sd::State;
@@ -37,15 +40,17 @@ pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), Serve
         })?;
     // The addresses first: a port in use is found before anything is written to the disk.
     let listening = Listening::open(config)?;
-    let (shared, shards) = start_shards(config)?;
+    let tls = Tls::open(config).map_err(ServeError::Tls)?;
+    let (shared, shards) = start_shards(config, tls)?;
     runtime.block_on(async {
         let mut accepting = JoinSet::new();
-        for (spoken, listener) in listening.listeners {
+        for (endpoint, listener) in listening.listeners {
             let listener = TcpListener::from_std(listener)
                 .map_err(|source| ServeError::System { what: "the listener", source })?;
             let arrivals = shared.arrivals.clone();
-            accepting.spawn(accept::accept(listener, spoken, arrivals, Arc::clone(&shared)));
+            accepting.spawn(accept::accept(listener, endpoint, arrivals, Arc::clone(&shared)));
         }
+        accepting.spawn(watch_certificates(Arc::clone(&shared)));
         announce(config, &listening.addresses, shards.len());
         tell_supervisor(State::Ready);
         let mut signals = Signals::new()?;
@@ -78,9 +83,9 @@ pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), Serve
 
 /// The open listeners.
 struct Listening {
-    listeners: Vec<(Spoken, std::net::TcpListener)>,
+    listeners: Vec<(Endpoint, std::net::TcpListener)>,
     /// Where they are: a port that was left to the system has its number.
-    addresses: Vec<(Spoken, SocketAddr)>,
+    addresses: Vec<(Endpoint, SocketAddr)>,
 }
 
 impl Listening {
@@ -89,14 +94,17 @@ impl Listening {
             listeners: Vec::new(),
             addresses: Vec::new(),
         };
-        for (spoken, address) in [
-            (Spoken::Http, config.http),
-            (Spoken::Mqtt, config.mqtt),
-            (Spoken::Stomp, config.stomp),
+        for (endpoint, address) in [
+            (Endpoint::plain(Spoken::Http), config.http),
+            (Endpoint::tls(Spoken::Http), config.https),
+            (Endpoint::plain(Spoken::Mqtt), config.mqtt),
+            (Endpoint::tls(Spoken::Mqtt), config.mqtts),
+            (Endpoint::plain(Spoken::Stomp), config.stomp),
+            (Endpoint::tls(Spoken::Stomp), config.stomps),
         ] {
             let Some(address) = address else { continue };
             let listener = accept::listen(address).map_err(|source| ServeError::Listen {
-                option: spoken.option(),
+                option: endpoint.option(),
                 address,
                 source,
             })?;
@@ -104,8 +112,8 @@ impl Listening {
                 what: "the listener's address",
                 source,
             })?;
-            listening.listeners.push((spoken, listener));
-            listening.addresses.push((spoken, bound));
+            listening.listeners.push((endpoint, listener));
+            listening.addresses.push((endpoint, bound));
         }
         if listening.listeners.is_empty() {
             return Err(ServeError::NothingToServe);
@@ -148,7 +156,7 @@ impl Signals {
     }
 }
 
-fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), ServeError> {
+fn start_shards(config: &Config, tls: Tls) -> Result<(Arc<Shared>, Vec<ShardThread>), ServeError> {
     let shard_count = config.shards_or_cores();
     let limits = Arc::new(config.limits.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -163,6 +171,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
     let (arrivals, comings): (Vec<_>, Vec<_>) = (0..shard_count)
         .map(|_| mpsc::channel(ARRIVALS_MAX))
         .unzip();
+    let logins = Arc::new(logins(config, &clock)?);
     let shared = Arc::new(Shared {
         limits: Arc::clone(&limits),
         engine: Arc::clone(&engine),
@@ -173,6 +182,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
         metrics: Arc::clone(&metrics),
         arrivals,
         sockets: Arc::new(Sockets::default()),
+        tls,
         reloadable: RwLock::new(Arc::new(Reloadable::new(config)?)),
         http_compression: config.http_compression,
         websocket_compression: config.websocket_compression,
@@ -186,6 +196,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
         retention: config.retention.clone(),
         page: config.page,
         draining: AtomicBool::new(false),
+        logins: Arc::clone(&logins),
         anonymous: Arc::new(Principal::anonymous()),
     });
     let mut shards = Vec::with_capacity(shard_count);
@@ -199,6 +210,7 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
             head,
             clock: Arc::clone(&clock),
             limits: Arc::clone(&limits),
+            authenticator: Arc::clone(&logins) as Arc<dyn Authenticator>,
             dead_letter: config.dead_letter.clone(),
             metrics: Arc::clone(&shared.shards[index]),
             shared: Arc::clone(&metrics),
@@ -215,6 +227,21 @@ fn start_shards(config: &Config) -> Result<(Arc<Shared>, Vec<ShardThread>), Serv
         shards.push(started);
     }
     Ok((shared, shards))
+}
+
+fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<Logins, ServeError> {
+    let mut seal = [0; 32];
+    getrandom::fill(&mut seal).map_err(|error| ServeError::System {
+        what: "random numbers",
+        source: io::Error::other(error),
+    })?;
+    let authenticator = super::authenticator(config)?;
+    Ok(Logins::new(
+        authenticator,
+        Arc::clone(clock),
+        config.auth.failures_max,
+        seal,
+    ))
 }
 
 fn log_config(config: &Config) -> LogConfig {
@@ -238,8 +265,15 @@ fn queues_bytes_max(limits: &Limits, shards: usize) -> u64 {
     ((2 + shards) * limits.submit_bytes_max + shards * shard) as u64
 }
 
+/// The most that one peer takes that does not read.
+fn slow_peer_bytes_max(limits: &Limits, addresses: &[(Endpoint, SocketAddr)]) -> u64 {
+    let tls = addresses.iter().any(|(endpoint, _)| endpoint.tls);
+    let tls = if tls { TLS_BYTES_MAX } else { 0 };
+    (limits.outbox_bytes_max + limits.message_bytes_max + tls) as u64
+}
+
 /// Says what listens where, and what to try first.
-fn announce(config: &Config, addresses: &[(Spoken, SocketAddr)], shards: usize) {
+fn announce(config: &Config, addresses: &[(Endpoint, SocketAddr)], shards: usize) {
     let (data, durability) = match (&config.data, config.durability) {
         (DataPlace::Memory, _) => ("in memory: gone with the process".to_owned(), "none"),
         (DataPlace::Dir(path), Durability::Sync) => (path.display().to_string(), "sync"),
@@ -251,14 +285,12 @@ fn announce(config: &Config, addresses: &[(Spoken, SocketAddr)], shards: usize) 
         shards,
         connections_max = config.limits.connections_max,
         memory_queues_max = %ByteSize(queues_bytes_max(&config.limits, shards)),
-        memory_per_slow_peer_max = %ByteSize(
-            (config.limits.outbox_bytes_max + config.limits.message_bytes_max) as u64
-        ),
+        memory_per_slow_peer_max = %ByteSize(slow_peer_bytes_max(&config.limits, addresses)),
         version = env!("CARGO_PKG_VERSION"),
         "tidings is ready"
     );
-    for (spoken, address) in addresses {
-        tracing::info!(listener = spoken.name(), address = %address, "listening");
+    for (endpoint, address) in addresses {
+        tracing::info!(listener = endpoint.name(), address = %address, "listening");
     }
     if !std::io::stderr().is_terminal() {
         return;
@@ -270,10 +302,11 @@ fn announce(config: &Config, addresses: &[(Spoken, SocketAddr)], shards: usize) 
 }
 
 /// What to try first.
-fn banner(addresses: &[(Spoken, SocketAddr)]) -> String {
+fn banner(addresses: &[(Endpoint, SocketAddr)]) -> String {
     let mut banner = "\n".to_owned();
-    for (spoken, address) in addresses {
-        let lines = match spoken {
+    for (endpoint, address) in addresses {
+        let lines = match endpoint.spoken {
+            _ if endpoint.tls => format!("  with tls   {} at {address}\n", endpoint.name()),
             Spoken::Http => format!(
                 "  open       http://{address}/
   subscribe  curl -N 'http://{address}/v1/topics/demo?after=earliest' -H 'Accept: text/event-stream'
@@ -297,6 +330,18 @@ fn banner(addresses: &[(Spoken, SocketAddr)]) -> String {
     }
     banner.push_str("  stop       Ctrl-C\n\n");
     banner
+}
+
+/// Looks at the files for TLS from time to time, and takes them when they have changed.
+async fn watch_certificates(shared: Arc<Shared>) {
+    while let Some(pause) = shared.tls.look_every() {
+        tokio::time::sleep(pause).await;
+        let shared = Arc::clone(&shared);
+        // They may be on a disk that takes its time.
+        if let Err(error) = tokio::task::spawn_blocking(move || shared.tls.look()).await {
+            return tracing::error!(%error, "the certificates are not looked at any more");
+        }
+    }
 }
 
 fn seed() -> io::Result<u64> {

@@ -12,13 +12,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use tidings_hub::shard::Ended;
-use tidings_hub::{ConnectionId, Metrics, Shard};
+use tidings_hub::{ConnectionId, Metrics, Outbox, Peer, Shard};
 use tidings_ports::Conversation;
-use tidings_types::Principal;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::Shared;
+use super::link::Link;
 
 /// Slices of one vectored write.
 const SLICES_MAX: usize = 64;
@@ -31,7 +29,7 @@ const READ_BYTES: usize = 64 << 10;
 enum Wire {
     /// Written here, directly.
     Socket {
-        socket: TcpStream,
+        socket: Link,
         /// The kernel took no more; the connection's task waits for room.
         blocked: bool,
         /// The task sleeps without waiting for the peer's bytes, because they are not wanted now.
@@ -139,9 +137,9 @@ impl Core {
     pub fn connect_socket(
         &self,
         conversation: Box<dyn Conversation>,
-        principal: Arc<Principal>,
+        peer: Peer,
         head: Bytes,
-        socket: TcpStream,
+        socket: Link,
     ) -> ConnectionId {
         let wire = Wire::Socket {
             socket,
@@ -149,18 +147,14 @@ impl Core {
             paused: false,
             waker: None,
         };
-        self.connect(conversation, principal, head, wire)
+        self.connect(conversation, peer, head, wire)
     }
 
     /// Opens a connection whose outbox is taken with [`Core::poll_frame`].
-    pub fn connect_pulled(
-        &self,
-        conversation: Box<dyn Conversation>,
-        principal: Arc<Principal>,
-    ) -> ConnectionId {
+    pub fn connect_pulled(&self, conversation: Box<dyn Conversation>, peer: Peer) -> ConnectionId {
         self.connect(
             conversation,
-            principal,
+            peer,
             Bytes::new(),
             Wire::Pulled { waker: None },
         )
@@ -169,13 +163,13 @@ impl Core {
     fn connect(
         &self,
         conversation: Box<dyn Conversation>,
-        principal: Arc<Principal>,
+        peer: Peer,
         head: Bytes,
         wire: Wire,
     ) -> ConnectionId {
         let state = &mut *self.state.borrow_mut();
         state.deliver_arrivals();
-        let id = state.shard.connect(conversation, principal, head);
+        let id = state.shard.connect(conversation, peer, head);
         if state.wires.len() <= id.slot() {
             state.wires.resize_with(id.slot() + 1, || None);
         }
@@ -185,7 +179,7 @@ impl Core {
     }
 
     /// Forgets a connection, and gives its socket, if it has one.
-    pub fn disconnect(&self, id: ConnectionId) -> Option<TcpStream> {
+    pub fn disconnect(&self, id: ConnectionId) -> Option<Link> {
         let state = &mut *self.state.borrow_mut();
         state.wire(id)?;
         let wire = state.wires[id.slot()].take();
@@ -269,20 +263,24 @@ impl Core {
     pub fn receive(&self, id: ConnectionId, rest: &mut BytesMut) -> Received {
         let state = &mut *self.state.borrow_mut();
         state.deliver_arrivals();
-        let Some((_, Wire::Socket { socket, .. })) =
-            state.wires.get(id.slot()).and_then(Option::as_ref)
+        let Some((
+            _,
+            Wire::Socket {
+                socket, blocked, ..
+            },
+        )) = state.wires.get_mut(id.slot()).and_then(Option::as_mut)
         else {
             return Received::Broken;
         };
-        let received = match socket.try_read(&mut state.read_buffer) {
+        let read = socket.try_read(&mut state.read_buffer);
+        // What TLS had to answer by itself goes on when the kernel takes it.
+        *blocked |= socket.has_unsent();
+        let received = match read {
             Ok(0) => {
                 state.shard.peer_finished(id);
                 Received::Finished
             }
             Ok(n) => {
-                if n < READ_BYTES {
-                    mark_drained(socket);
-                }
                 rest.extend_from_slice(&state.read_buffer[..n]);
                 state.shard.receive(id, rest);
                 Received::More
@@ -311,7 +309,7 @@ impl Core {
     /// The next frame for a pulled connection; `None` when it has ended and everything was taken.
     pub fn poll_frame(&self, id: ConnectionId, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let state = &mut *self.state.borrow_mut();
-        let frame = state.shard.outbox(id).and_then(tidings_hub::Outbox::pop);
+        let frame = state.shard.outbox(id).and_then(Outbox::pop);
         if let Some(frame) = frame {
             state.shard.drained(id);
             state.flush_dirty();
@@ -414,13 +412,19 @@ impl Drop for Open {
     }
 }
 
-/// Tells the runtime that everything there was has been read, which it would otherwise find out by another read.
-/// What comes later is a new event, and the peer's end stays visible.
-fn mark_drained(socket: &TcpStream) {
-    let drained = socket.try_io(Interest::READABLE, || {
-        Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
-    });
-    debug_assert!(drained.is_err());
+/// Writes what the kernel takes now of an outbox, and what TLS still has of it.
+fn write_from(outbox: &mut Outbox, socket: &mut Link) -> std::io::Result<()> {
+    if outbox.is_empty() {
+        return socket.try_flush();
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(outbox.frames()) {
+        *slice = IoSlice::new(frame);
+        count += 1;
+    }
+    outbox.advance(socket.try_write_vectored(&slices[..count])?);
+    Ok(())
 }
 
 impl State {
@@ -494,15 +498,9 @@ impl State {
         };
         let (waited, was_blocked) = (outbox.bytes(), *blocked);
         let mut broken = false;
-        while !*blocked && !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(outbox.frames()) {
-                *slice = IoSlice::new(frame);
-                count += 1;
-            }
-            match socket.try_write_vectored(&slices[..count]) {
-                Ok(written) => outbox.advance(written),
+        while !*blocked && (!outbox.is_empty() || socket.has_unsent()) {
+            match write_from(outbox, socket) {
+                Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => *blocked = true,
                 Err(_) => {
                     // The task finds the broken socket when it reads.

@@ -38,6 +38,11 @@ pub fn is_mqtt(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x10) && names.any(|name| name == b"\0\x04MQTT" || name == b"\0\x06MQIs")
 }
 
+/// Whether this is the beginning of TLS: a record with a handshake, of a version that begins with 3 (RFC 8446, 5.1).
+pub fn is_tls(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x16\x03")
+}
+
 /// Whether this is the beginning of the first frame of STOMP.
 pub fn is_stomp(bytes: &[u8]) -> bool {
     STOMP.iter().any(|line| bytes.starts_with(line))
@@ -54,6 +59,17 @@ mod tests {
         assert!(!is_http(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"));
         assert!(!is_http(b"\x16\x03\x01\x02\x00"));
         assert!(!is_http(b"G"));
+    }
+
+    #[test]
+    fn tls_is_none_of_the_protocols() {
+        let hello = b"\x16\x03\x01\x02\x00\x01";
+        assert!(is_tls(hello));
+        assert!(!is_http(hello) && !is_stomp(hello) && !is_mqtt(hello));
+        // A CONNECT, a request and a line end of STOMP.
+        for other in [&b"\x10\x16"[..], b"GET ", b"\n", b"\x16"] {
+            assert!(!is_tls(other));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -15,12 +16,12 @@ use http::{Method, Request, Response, header};
 use hyper_util::rt::TokioTimer;
 use tidings_adapters::http as adapter;
 use tidings_adapters::http::Route;
-use tidings_types::{Refusal, RefusalCode};
-use tokio::net::TcpStream;
+use tidings_types::{Principal, Refusal, RefusalCode};
 use tokio::time::timeout;
 
 use super::body::{OnThisShard, Rewound};
 use super::core::Core;
+use super::link::Link;
 use super::shard::Place;
 use super::streams::{self, Serves};
 use super::{first_line, mqtt, requests, socket};
@@ -49,14 +50,14 @@ enum Opened {
     /// MQTT over WebSocket.
     Mqtt(mqtt::Upgraded),
     /// HTTP/1.1, and what was read of it.
-    Http1(TcpStream, Bytes),
+    Http1(Link, Bytes),
     /// HTTP/2, and what was read of it.
-    Http2(TcpStream, Bytes),
+    Http2(Link, Bytes),
 }
 
 /// Finds out what a connection is for, and serves it in a task of its own until it ends.
-pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
-    match open(&core, socket).await {
+pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
+    match open(&core, socket, &place).await {
         None => {}
         Some(Opened::Stream(begin)) => socket::start(core, begin, place).await,
         Some(Opened::Mqtt(upgraded)) => Box::pin(mqtt::serve_upgraded(core, upgraded, place)).await,
@@ -70,11 +71,11 @@ pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
 }
 
 /// Reads the first request's head, and answers it if nothing more comes of it.
-async fn open(core: &Rc<Core>, socket: TcpStream) -> Option<Opened> {
+async fn open(core: &Rc<Core>, mut socket: Link, place: &Place) -> Option<Opened> {
     let mut bytes = BytesMut::new();
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
     let read = tokio::select! {
-        read = timeout(limit, read_first(core, &socket, &mut bytes)) => read,
+        read = timeout(limit, read_first(core, &mut socket, &mut bytes)) => read,
         // A browser opens connections ahead of need; nobody waits for those to speak.
         () = core.draining() => return None,
     };
@@ -101,7 +102,8 @@ async fn open(core: &Rc<Core>, socket: TcpStream) -> Option<Opened> {
         First::One(parts, head) => match streaming(core, &parts) {
             Some(route) => {
                 bytes.advance(head);
-                open_stream(core, socket, &parts, route, bytes).await
+                let opener = Box::pin(streams::opener(core, &parts, place, &route)).await;
+                open_stream(core, socket, (&parts, opener), route, bytes).await
             }
             None => Some(Opened::Http1(socket, bytes.freeze())),
         },
@@ -111,7 +113,7 @@ async fn open(core: &Rc<Core>, socket: TcpStream) -> Option<Opened> {
 /// Reads until it is known what the peer speaks.
 async fn read_first(
     core: &Core,
-    socket: &TcpStream,
+    socket: &mut Link,
     bytes: &mut BytesMut,
 ) -> Result<First, Refusal> {
     let max = core.shared.limits.request_head_bytes_max;
@@ -147,6 +149,13 @@ fn classify(bytes: &[u8]) -> Result<Option<First>, Refusal> {
     }
     if HTTP2_PREFACE.starts_with(bytes) {
         return Ok(None);
+    }
+    if first_line::is_tls(bytes) {
+        tracing::debug!("tls came to the http listener without tls");
+        return Err(Refusal::new(
+            RefusalCode::BadRequest,
+            "this is TLS, and the port is without: write http://, or use the port with TLS (http.tls)",
+        ));
     }
     if first_line::is_mqtt(bytes) {
         tracing::debug!("mqtt came to the http listener");
@@ -218,13 +227,17 @@ fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
 
 async fn open_stream(
     core: &Core,
-    socket: TcpStream,
-    parts: &Parts,
+    socket: Link,
+    (parts, opener): (&Parts, Result<Arc<Principal>, Refusal>),
     route: Route,
     rest: BytesMut,
 ) -> Option<Opened> {
-    match streams::open(core, parts, route) {
-        Ok(mut stream) => {
+    let opened = opener.and_then(|principal| {
+        let stream = streams::open(core, parts, &principal, route)?;
+        Ok((stream, principal))
+    });
+    match opened {
+        Ok((mut stream, principal)) => {
             if stream.head.status == http::StatusCode::OK {
                 // The end of an event stream is the end of the connection (RFC 9112, 6.3).
                 let close = header::HeaderValue::from_static("close");
@@ -233,6 +246,7 @@ async fn open_stream(
             let head = head_bytes(&stream.head);
             Some(match stream.serves {
                 Serves::Conversation(conversation) => Opened::Stream(socket::Begin {
+                    principal,
                     conversation,
                     socket,
                     head,
@@ -254,7 +268,7 @@ async fn open_stream(
     }
 }
 
-async fn serve_http1(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Place) {
+async fn serve_http1(core: Rc<Core>, socket: Link, first: Bytes, place: Place) {
     let limits = &core.shared.limits;
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -299,7 +313,7 @@ async fn until_it_ends<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
-async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Place) {
+async fn serve_http2(core: Rc<Core>, socket: Link, first: Bytes, place: Place) {
     let limits = &core.shared.limits;
     let mut builder = hyper::server::conn::http2::Builder::new(OnThisShard);
     builder
@@ -319,19 +333,25 @@ async fn serve_http2(core: Rc<Core>, socket: TcpStream, first: Bytes, place: Pla
 }
 
 /// Refuses a connection that did not get as far as a request.
-pub async fn refuse(core: &Core, socket: TcpStream, refusal: Refusal) {
+pub async fn refuse(core: &Core, socket: Link, refusal: Refusal) {
     core.shared.metrics.refused(refusal.code);
     answer_and_close(core, socket, adapter::problem(&refusal)).await;
 }
 
 /// Tells somebody who opened the port of another protocol.
-pub async fn refuse_http(core: &Core, socket: TcpStream, spoken: &str) {
+pub async fn refuse_http(core: &Core, socket: Link, spoken: &str) {
     tracing::debug!(spoken, "http came to the wrong listener");
     let detail = format!("{spoken} is spoken here: HTTP has a port of its own (http.listen)");
     refuse(core, socket, Refusal::new(RefusalCode::BadRequest, detail)).await;
 }
 
-async fn answer_and_close(core: &Core, socket: TcpStream, response: Response<Bytes>) {
+/// Counts a peer that began TLS where it is not spoken; it would take any answer for broken TLS.
+pub fn refuse_tls(core: &Core, spoken: &str) {
+    tracing::debug!(spoken, "tls came to a listener without tls");
+    core.shared.metrics.refused(RefusalCode::BadRequest);
+}
+
+async fn answer_and_close(core: &Core, mut socket: Link, response: Response<Bytes>) {
     let limit = Duration::from_millis(core.shared.limits.close_ms_max);
     if !matches!(timeout(limit, socket.writable()).await, Ok(Ok(()))) {
         return;

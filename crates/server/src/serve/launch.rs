@@ -77,6 +77,7 @@ fn reload(inputs: &Inputs, running: &mut Config, (shared, levels): (&Shared, &Le
             if let Err(error) = shared.reload(&reloaded.config) {
                 tracing::error!(%error, "the configuration could not be applied");
             }
+            shared.tls.reload(&reloaded.config.tls);
             if !reloaded.changed.is_empty() {
                 tracing::info!(
                     options = reloaded.changed.join(", "),

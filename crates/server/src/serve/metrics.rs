@@ -10,7 +10,10 @@ use tidings_hub::metrics::{Count, GAP_REASONS, ProtocolMetrics};
 use tidings_ports::{EngineHealth, EngineStats};
 use tidings_types::{Protocol, RefusalCode};
 
+use tidings_auth::Reason;
+
 use super::Shared;
+use super::tls::Failure;
 
 /// The media type of the page.
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -312,6 +315,28 @@ pub fn render(shared: &Shared) -> String {
     page
 }
 
+fn write_logins(page: &mut String, shared: &Shared) -> fmt::Result {
+    let name = "tidings_logins_total";
+    head(
+        page,
+        name,
+        "counter",
+        "Credentials judged, by protocol and outcome.",
+    )?;
+    for protocol in Protocol::ALL {
+        let outcomes = Reason::ALL.iter().copied().map(Some).chain([None]);
+        for outcome in outcomes {
+            let count = shared.logins.count(protocol, outcome);
+            let (protocol, outcome) = (protocol.name(), outcome.map_or("accepted", Reason::slug));
+            writeln!(
+                page,
+                "{name}{{protocol=\"{protocol}\",outcome=\"{outcome}\"}} {count}"
+            )?;
+        }
+    }
+    Ok(())
+}
+
 fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
     for (name, kind, help, number) in PROTOCOLS {
         head(page, name, kind, help)?;
@@ -324,6 +349,7 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
             writeln!(page, "{name}{{protocol=\"{}\"}} {sum}", protocol.name())?;
         }
     }
+    write_logins(page, shared)?;
     for (name, kind, help, number) in SHARDS {
         let sum: u64 = shared.shards.iter().map(|shard| number(shard).get()).sum();
         head(page, name, kind, help)?;
@@ -361,6 +387,7 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
             code.slug()
         )?;
     }
+    write_tls(page, shared)?;
     one(
         page,
         "tidings_sockets",
@@ -369,6 +396,43 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
         shared.sockets.open() as u64,
     )?;
     write_log(page, shared)
+}
+
+fn write_tls(page: &mut String, shared: &Shared) -> fmt::Result {
+    let counts = &shared.tls.counts;
+    one(
+        page,
+        "tidings_tls_handshakes_total",
+        "counter",
+        "TLS handshakes made.",
+        counts.handshakes(),
+    )?;
+    head(
+        page,
+        "tidings_tls_handshake_failures_total",
+        "counter",
+        "TLS handshakes that failed, by reason.",
+    )?;
+    for failure in Failure::ALL {
+        let (reason, count) = (failure.name(), counts.failures(failure));
+        writeln!(
+            page,
+            "tidings_tls_handshake_failures_total{{reason=\"{reason}\"}} {count}"
+        )?;
+    }
+    head(
+        page,
+        "tidings_tls_reloads_total",
+        "counter",
+        "Times that certificate files were read while the server ran.",
+    )?;
+    for (result, count) in counts.reloads() {
+        writeln!(
+            page,
+            "tidings_tls_reloads_total{{result=\"{result}\"}} {count}"
+        )?;
+    }
+    Ok(())
 }
 
 fn write_log(page: &mut String, shared: &Shared) -> fmt::Result {

@@ -10,6 +10,8 @@ mod core;
 mod first_line;
 mod front;
 mod launch;
+mod link;
+mod logins;
 mod metrics;
 mod mqtt;
 mod page;
@@ -18,24 +20,27 @@ mod shard;
 mod socket;
 mod stomp;
 mod streams;
+mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytestring::ByteString;
+use http::request::Parts;
 use tidings_adapters::http::Cors;
 use tidings_adapters::websocket::Origins;
 use tidings_hub::{Metrics, SharedMetrics};
-use tidings_ports::{Clock, Engine};
-use tidings_types::{Limits, Principal, RetentionRules};
+use tidings_ports::{Attempt, Clock, Engine, SignOn};
+use tidings_types::{Limits, Principal, Protocol, Refusal, RetentionRules};
 use tokio::sync::mpsc;
 
 pub use launch::launch;
+pub use tls::TlsError;
 
-use crate::config::Config;
+use crate::config::{Config, Reason};
 
 /// What the threads of a running server share.
 #[expect(
@@ -57,6 +62,8 @@ pub struct Shared {
     pub arrivals: Vec<mpsc::Sender<shard::Arrival>>,
     /// Sockets: how many, and how many may be.
     pub sockets: Arc<accept::Sockets>,
+    /// TLS, for the listeners that have it.
+    pub tls: tls::Tls,
     /// What SIGHUP can change.
     pub reloadable: RwLock<Arc<Reloadable>>,
     /// Whether history pages and the like are compressed for clients that accept it.
@@ -77,6 +84,8 @@ pub struct Shared {
     pub page: bool,
     /// Set once the server is going down.
     pub draining: AtomicBool,
+    /// Who finds out who peers are.
+    pub logins: Arc<logins::Logins>,
     anonymous: Arc<Principal>,
 }
 
@@ -119,6 +128,7 @@ impl Shared {
     /// Takes what can change from a new configuration.
     pub fn reload(&self, config: &Config) -> Result<(), ServeError> {
         let new = Arc::new(Reloadable::new(config)?);
+        self.logins.replace(authenticator(config)?);
         *self
             .reloadable
             .write()
@@ -126,10 +136,32 @@ impl Shared {
         Ok(())
     }
 
-    /// The principal of a peer that showed no credential.
+    /// A peer that has shown nothing, and may still do so: anonymous where nobody is asked, else nobody, for as
+    /// long as a handshake may take.
     #[must_use]
-    pub fn anonymous(&self) -> Arc<Principal> {
-        Arc::clone(&self.anonymous)
+    pub fn newcomer(&self) -> Arc<Principal> {
+        if self.logins.sign_on() == SignOn::Open {
+            return Arc::clone(&self.anonymous);
+        }
+        let limit = Duration::from_millis(self.limits.handshake_ms_max);
+        Arc::new(Principal::nobody(Some(self.clock.now().plus(limit))))
+    }
+
+    /// Who sends a request.
+    pub async fn requester(
+        &self,
+        parts: &Parts,
+        address: IpAddr,
+    ) -> Result<Arc<Principal>, Refusal> {
+        if self.logins.sign_on() == SignOn::Open {
+            return Ok(Arc::clone(&self.anonymous));
+        }
+        let attempt = Attempt {
+            credential: tidings_adapters::http::credential(parts)?,
+            protocol: Protocol::Http,
+            address: Some(address),
+        };
+        self.logins.judge(attempt).await
     }
 
     /// Whether the server is going down.
@@ -137,6 +169,20 @@ impl Shared {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
+}
+
+/// Whether the files that TLS needs can be used; they are read only if a listener has TLS.
+pub fn check_tls(config: &Config) -> Result<(), TlsError> {
+    tls::Tls::open(config).map(drop)
+}
+
+/// Who may come in. The files were good when the configuration was read, a moment ago.
+fn authenticator(config: &Config) -> Result<tidings_auth::Authenticator, ServeError> {
+    config.auth.authenticator().map_err(|wrong| {
+        let first = wrong.into_iter().next();
+        let (option, reason) = first.expect("whoever refuses says what is wrong");
+        ServeError::Auth { option, reason }
+    })
 }
 
 /// Why the server could not start, or had to end.
@@ -166,6 +212,15 @@ pub enum ServeError {
         option: &'static str,
         /// What is wrong with it.
         text: String,
+    },
+    /// The files for TLS cannot be used.
+    Tls(TlsError),
+    /// A file with credentials cannot be taken any more.
+    Auth {
+        /// The option that names it.
+        option: &'static str,
+        /// Why not.
+        reason: Reason,
     },
     /// Nothing would listen.
     NothingToServe,
@@ -210,9 +265,11 @@ impl std::fmt::Display for ServeError {
                 write!(f, "cannot listen on {address} ({option}): {source}{hint}")
             }
             Self::System { what, source } => write!(f, "cannot get {what}: {source}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::NothingToServe => f.write_str(
                 "every listener is off: turn one on, for example with --http 127.0.0.1:8080",
             ),
+            Self::Auth { option, reason } => write!(f, "cannot use {option}: {reason}"),
             Self::Origins { option, text } => write!(f, "cannot use {option}: {text}"),
         }
     }
@@ -223,7 +280,8 @@ impl std::error::Error for ServeError {
         match self {
             Self::Log(error) => Some(error),
             Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
-            Self::Origins { .. } | Self::NothingToServe => None,
+            Self::Tls(error) => Some(error),
+            Self::Auth { .. } | Self::Origins { .. } | Self::NothingToServe => None,
         }
     }
 }

@@ -17,11 +17,11 @@ use tidings_adapters::mqtt::{
 use tidings_hub::home_shard;
 use tidings_types::RefusalCode;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::accept::Permit;
 use super::core::Core;
+use super::link::{Link, Parked};
 use super::shard::{Arrival, Place};
 use super::{first_line, front, socket};
 
@@ -31,7 +31,7 @@ const READ_BYTES: usize = 4 << 10;
 const FIRST_BYTES_MAX: usize = 1 << 20;
 /// A connection between two shards.
 pub struct Moved {
-    socket: std::net::TcpStream,
+    socket: Parked,
     permit: Permit,
     rest: BytesMut,
     transport: Transport,
@@ -41,7 +41,7 @@ impl Moved {
     /// Registers the socket with the runtime of the shard that it has come to.
     pub fn land(self) -> io::Result<(Landed, Permit)> {
         let landed = Landed {
-            socket: TcpStream::from_std(self.socket)?,
+            socket: self.socket.land()?,
             rest: self.rest,
             transport: self.transport,
             assigned_id: None,
@@ -52,7 +52,7 @@ impl Moved {
 
 /// A connection on the shard that serves it.
 pub struct Landed {
-    socket: TcpStream,
+    socket: Link,
     /// What was read of it, the first packet in front.
     rest: BytesMut,
     transport: Transport,
@@ -62,7 +62,7 @@ pub struct Landed {
 /// A WebSocket that is to carry MQTT.
 pub struct Upgraded {
     /// The socket.
-    pub socket: TcpStream,
+    pub socket: Link,
     /// The answer to the handshake, if it is not written yet.
     pub head: Bytes,
     /// What came behind the handshake.
@@ -70,7 +70,7 @@ pub struct Upgraded {
 }
 
 /// Reads the first packet of a connection to the MQTT listener, and has it served where it belongs.
-pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
+pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
     let upgraded = Upgraded {
         socket,
         head: Bytes::new(),
@@ -102,9 +102,11 @@ pub async fn serve_landed(core: Rc<Core>, landed: Landed, place: Place) {
         transport,
         limits: Arc::clone(&core.shared.limits),
         assigned_id,
+        sign_on: core.shared.logins.sign_on(),
         server_reference: core.shared.mqtt_server_reference.clone(),
     });
     let begin = socket::Begin {
+        principal: core.shared.newcomer(),
         conversation: Box::new(conversation),
         socket,
         head: Bytes::new(),
@@ -132,8 +134,12 @@ async fn open(
                 .write_all(&head)
                 .await
                 .map_err(|error| Refused::broken(&error))?;
+            socket
+                .flush()
+                .await
+                .map_err(|error| Refused::broken(&error))?;
         }
-        read_first(core, &socket, &mut rest, transport).await
+        read_first(core, &mut socket, &mut rest, transport).await
     };
     let read = tokio::select! {
         read = timeout(limit, opening) => read.unwrap_or(Err(Refused(Some(RefusalCode::RequestTimeout)))),
@@ -152,6 +158,10 @@ async fn open(
         }
         Ok(FirstPacket::Anonymous) => Some(assigned_id(core)?),
         Ok(FirstPacket::Refused | FirstPacket::Incomplete) => {
+            if transport == Transport::Tcp && first_line::is_tls(&rest) {
+                front::refuse_tls(core, "mqtt");
+                return None;
+            }
             if transport == Transport::Tcp && first_line::is_http(&rest) {
                 front::refuse_http(core, socket, "MQTT").await;
                 return None;
@@ -187,7 +197,7 @@ impl Refused {
 /// Reads until it is known where the connection belongs.
 async fn read_first(
     core: &Core,
-    socket: &TcpStream,
+    socket: &mut Link,
     bytes: &mut BytesMut,
     transport: Transport,
 ) -> Result<FirstPacket, Refused> {
@@ -223,9 +233,9 @@ async fn read_first(
 async fn move_home(
     core: &Core,
     home: usize,
-    (socket, permit, rest, transport): (TcpStream, Permit, BytesMut, Transport),
+    (socket, permit, rest, transport): (Link, Permit, BytesMut, Transport),
 ) {
-    let socket = match socket.into_std() {
+    let socket = match socket.park() {
         Ok(socket) => socket,
         Err(error) => return tracing::debug!(%error, "a connection broke before it could move"),
     };

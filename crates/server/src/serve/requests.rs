@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,10 +16,10 @@ use hyper::service::Service;
 use tidings_adapters::http as adapter;
 use tidings_adapters::http::{Caching, Found, History, Route};
 use tidings_adapters::poll::{self, PollConversation};
-use tidings_hub::gate::Wanted;
+use tidings_hub::gate::{self, Wanted};
 use tidings_hub::metrics::ProtocolMetrics;
-use tidings_ports::{Gap, Page};
-use tidings_types::{Cursor, Draft, Protocol, Receipt, Refusal, RefusalCode, Topic};
+use tidings_ports::{Gap, Page, Start, TopicsQuery};
+use tidings_types::{Cursor, Draft, Principal, Protocol, Receipt, Refusal, RefusalCode, Topic};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -75,21 +76,34 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) ->
         place,
     };
     let (parts, body) = request.into_parts();
-    let routed = adapter::route(&parts, &core.shared.limits);
+    let routed = match adapter::route(&parts, &core.shared.limits) {
+        Ok(route) => sender(&core, &parts, &upgrade.place, &route)
+            .await
+            .map(|sender| (route, sender)),
+        Err(refusal) => Err(refusal),
+    };
     let answered = match routed {
-        Ok(Route::Stream(request)) if parts.method == Method::HEAD => {
+        Ok((Route::Stream(request), _)) if parts.method == Method::HEAD => {
             Ok(streams::event_stream_head(&core, &parts, &request).map(|()| Reply::Full(None)))
         }
-        Ok(route) if streams::is_stream(&route) => open_streaming(&core, &parts, route, upgrade),
-        Ok(Route::StreamFromBody) => stream_from_body(&core, &parts, body, upgrade).await,
-        Ok(route) => dispatch(&core, &parts, body, route).await.map(|response| {
-            let response = if core.shared.http_compression {
-                adapter::compress(&parts, response)
-            } else {
-                response
-            };
-            without_body_for_head(&parts, response).map(Reply::from)
-        }),
+        Ok((route, opener)) if streams::is_stream(&route) => {
+            open_streaming(&core, (&parts, opener), route, upgrade)
+        }
+        Ok((Route::StreamFromBody, opener)) => {
+            stream_from_body(&core, (&parts, opener), body, upgrade).await
+        }
+        Ok((route, sender)) => {
+            dispatch(&core, (&parts, &sender), body, route)
+                .await
+                .map(|response| {
+                    let response = if core.shared.http_compression {
+                        adapter::compress(&parts, response)
+                    } else {
+                        response
+                    };
+                    without_body_for_head(&parts, response).map(Reply::from)
+                })
+        }
         Err(refusal) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|refusal| {
@@ -104,9 +118,38 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) ->
     response
 }
 
+/// Who sends a request. Pages that say nothing of messages are for everybody.
+async fn sender(
+    core: &Core,
+    parts: &Parts,
+    place: &Place,
+    route: &Route,
+) -> Result<Arc<Principal>, Refusal> {
+    if streams::is_stream(route) {
+        return streams::opener(core, parts, place, route).await;
+    }
+    match route {
+        Route::Publish(_)
+        | Route::PublishBatch
+        | Route::History(_)
+        | Route::Topics(_)
+        | Route::StreamFromBody => core.shared.requester(parts, place.address).await,
+        _ => Ok(core.shared.newcomer()),
+    }
+}
+
+/// Who may read the topics may know their names.
+fn admit_listing(core: &Core, reader: &Principal, query: &TopicsQuery) -> Result<(), Refusal> {
+    let wanted = Wanted {
+        filters: vec![query.filter.clone()],
+        start: Start::Latest,
+    };
+    gate::subscribe(reader, wanted, &core.shared.limits).map(drop)
+}
+
 async fn dispatch(
     core: &Rc<Core>,
-    parts: &Parts,
+    (parts, sender): (&Parts, &Arc<Principal>),
     body: Incoming,
     route: Route,
 ) -> Result<Response<Bytes>, Refusal> {
@@ -117,7 +160,7 @@ async fn dispatch(
             shared.reloadable().cors.admit(parts)?;
             let body = read_body(core, body, body_max, RefusalCode::MessageTooLarge).await?;
             let draft = adapter::draft(parts, topic.clone(), body, &shared.limits)?;
-            let receipts = publish(core, vec![draft]).await?;
+            let receipts = publish(core, sender, vec![draft]).await?;
             adapter::published(&receipts, &[topic])
         }
         Route::PublishBatch => {
@@ -125,11 +168,12 @@ async fn dispatch(
             let body = read_body(core, body, body_max, RefusalCode::BatchTooLarge).await?;
             let drafts = adapter::batch(parts, &body, &shared.limits)?;
             let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
-            let receipts = publish(core, drafts).await?;
+            let receipts = publish(core, sender, drafts).await?;
             adapter::published_batch(&receipts, &topics)
         }
-        Route::History(request) => history(core, parts, request).await?,
+        Route::History(request) => history(core, (parts, sender), request).await?,
         Route::Topics(query) => {
+            admit_listing(core, sender, &query)?;
             adapter::topics(shared.engine.epoch(), &shared.engine.topics(&query))
         }
         Route::Preflight => shared.reloadable().cors.preflight(parts),
@@ -154,7 +198,7 @@ async fn dispatch(
 
 async fn stream_from_body(
     core: &Rc<Core>,
-    parts: &Parts,
+    (parts, opener): (&Parts, Arc<Principal>),
     body: Incoming,
     upgrade: Upgrade,
 ) -> Result<Response<Reply>, Refusal> {
@@ -162,7 +206,7 @@ async fn stream_from_body(
     let max = adapter::body_bytes_max(&Route::StreamFromBody, limits);
     let body = read_body(core, body, max, RefusalCode::TooManySubscriptions).await?;
     let request = adapter::stream_from_body(parts, &body, limits)?;
-    open_streaming(core, parts, Route::Stream(request), upgrade)
+    open_streaming(core, (parts, opener), Route::Stream(request), upgrade)
 }
 
 fn without_body_for_head(parts: &Parts, mut response: Response<Bytes>) -> Response<Bytes> {
@@ -238,20 +282,23 @@ async fn read_body(
     })
 }
 
-async fn publish(core: &Core, drafts: Vec<Draft>) -> Result<Vec<Receipt>, Refusal> {
+async fn publish(
+    core: &Core,
+    sender: &Principal,
+    drafts: Vec<Draft>,
+) -> Result<Vec<Receipt>, Refusal> {
     if core.is_draining() {
         let detail =
             "the server is going down: publish again in a moment, with the same idempotency key";
         return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
     }
-    let (sender, receiver) = oneshot::channel();
-    let principal = core.shared.anonymous();
+    let (reply, receiver) = oneshot::channel();
     core.with(|shard| {
         // The requester may be gone by then; the message is committed all the same.
         shard.publish(
-            &principal,
+            sender,
             drafts,
-            Box::new(move |result| drop(sender.send(result))),
+            Box::new(move |result| drop(reply.send(result))),
         );
     });
     receiver.await.unwrap_or_else(|_| Err(lost()))
@@ -259,14 +306,14 @@ async fn publish(core: &Core, drafts: Vec<Draft>) -> Result<Vec<Receipt>, Refusa
 
 async fn read_page(
     core: &Core,
+    reader: &Principal,
     wanted: Wanted,
     messages_max: usize,
 ) -> Result<(Page, Option<Gap>), Refusal> {
     let (sender, receiver) = oneshot::channel();
-    let principal = core.shared.anonymous();
     core.with(|shard| {
         let reply = Box::new(move |result| drop(sender.send(result)));
-        shard.read(&principal, wanted, messages_max, reply);
+        shard.read(reader, wanted, messages_max, reply);
     });
     receiver.await.unwrap_or_else(|_| Err(lost()))
 }
@@ -281,7 +328,7 @@ fn lost() -> Refusal {
 
 async fn history(
     core: &Rc<Core>,
-    parts: &Parts,
+    (parts, reader): (&Parts, &Arc<Principal>),
     request: History,
 ) -> Result<Response<Bytes>, Refusal> {
     let shared = &core.shared;
@@ -289,7 +336,7 @@ async fn history(
         filters: request.filters.clone(),
         start: request.start.clone(),
     };
-    let (page, gap) = read_page(core, wanted, request.limit).await?;
+    let (page, gap) = read_page(core, reader, wanted, request.limit).await?;
     let epoch = shared.engine.epoch();
     let nothing = page.messages.is_empty() && page.at_head && gap.is_none();
     if let Some(wait) = request.wait.filter(|_| nothing && !core.is_draining()) {
@@ -297,7 +344,7 @@ async fn history(
             epoch,
             offset: page.scanned_to,
         };
-        return Ok(long_poll(core, request, after, wait).await);
+        return Ok(long_poll(core, reader, (request, after), wait).await);
     }
     let rules = &shared.retention;
     let ages = rules.rules.iter().map(|(_, retention)| retention.age_max);
@@ -317,12 +364,12 @@ async fn history(
 /// Waits for the first message after a position, as a subscription like any other.
 async fn long_poll(
     core: &Rc<Core>,
-    request: History,
-    after: Cursor,
+    reader: &Arc<Principal>,
+    (request, after): (History, Cursor),
     wait: Duration,
 ) -> Response<Bytes> {
     let conversation = Box::new(PollConversation::new(request.filters, after, wait));
-    let id = core.connect_pulled(conversation, core.shared.anonymous());
+    let id = core.connect_pulled(conversation, Arc::clone(reader).into());
     let stream = Stream::new(Rc::clone(core), id);
     let first = poll_fn(|cx| core.poll_frame(stream.id(), cx)).await;
     let mut frames: Vec<Bytes> = first.into_iter().collect();
@@ -341,11 +388,11 @@ async fn long_poll(
 /// first request of its HTTP/1.1 connection.
 fn open_streaming(
     core: &Rc<Core>,
-    parts: &Parts,
+    (parts, opener): (&Parts, Arc<Principal>),
     route: Route,
     upgrade: Upgrade,
 ) -> Result<Response<Reply>, Refusal> {
-    let OpenStream { mut head, serves } = streams::open(core, parts, route)?;
+    let OpenStream { mut head, serves } = streams::open(core, parts, &opener, route)?;
     head.version = parts.version;
     let core = Rc::clone(core);
     let conversation = match serves {
@@ -354,7 +401,7 @@ fn open_streaming(
             tokio::task::spawn_local(async move {
                 let Upgrade { upgrade, place } = upgrade;
                 match upgrade.await {
-                    Ok(upgraded) => serve_upgraded(core, serves, upgraded, place).await,
+                    Ok(upgraded) => serve_upgraded(core, (serves, opener), upgraded, place).await,
                     Err(error) => tracing::trace!(%error, "an upgrade broke off"),
                 }
             });
@@ -363,7 +410,7 @@ fn open_streaming(
     };
     // Hyper frames the body, and may keep the connection.
     head.headers.remove(header::CONNECTION);
-    let id = core.connect_pulled(conversation, core.shared.anonymous());
+    let id = core.connect_pulled(conversation, opener.into());
     Ok(Response::from_parts(
         head,
         Reply::Stream(Stream::new(core, id)),
@@ -372,7 +419,7 @@ fn open_streaming(
 
 async fn serve_upgraded(
     core: Rc<Core>,
-    serves: Serves,
+    (serves, principal): (Serves, Arc<Principal>),
     upgraded: hyper::upgrade::Upgraded,
     place: Place,
 ) {
@@ -386,6 +433,7 @@ async fn serve_upgraded(
     match serves {
         Serves::Conversation(conversation) => {
             let begin = socket::Begin {
+                principal,
                 conversation,
                 socket,
                 head: Bytes::new(),

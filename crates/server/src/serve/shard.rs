@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,7 +16,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::accept::{Accepted, Permit, Spoken};
 use super::core::{Core, Open};
-use super::{Shared, front, mqtt, stomp};
+use super::link::Link;
+use super::{Shared, front, mqtt, stomp, tls};
 
 /// Between two looks at the timers: the width of a slot of the wheel.
 const TICK: Duration = Duration::from_millis(64);
@@ -54,6 +56,8 @@ pub type Place = Rc<Seat>;
 /// What a connection holds of the counts of open ones.
 pub struct Seat {
     _open: Open,
+    /// The peer's.
+    pub address: IpAddr,
     permit: Cell<Option<Permit>>,
 }
 
@@ -61,6 +65,7 @@ impl Seat {
     fn new(core: &Rc<Core>, permit: Permit) -> Place {
         Rc::new(Self {
             _open: core.open(),
+            address: permit.address(),
             permit: Cell::new(Some(permit)),
         })
     }
@@ -158,7 +163,7 @@ async fn serve(
 
 fn open(core: &Rc<Core>, accepted: Accepted) {
     let Accepted {
-        spoken,
+        endpoint,
         socket,
         permit,
         refusal,
@@ -169,18 +174,31 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
     };
     let core = Rc::clone(core);
     let place = Seat::new(&core, permit);
+    // Of those that are refused, only HTTP has words for it that are worth a handshake.
+    if endpoint.tls && (refusal.is_none() || endpoint.spoken == Spoken::Http) {
+        tokio::task::spawn_local(async move {
+            if let Some(link) = tls::secure(&core, socket, endpoint.spoken).await {
+                begin(core, (endpoint.spoken, link), place, refusal);
+            }
+        });
+    } else {
+        begin(core, (endpoint.spoken, socket.into()), place, refusal);
+    }
+}
+
+/// Serves a connection, or refuses it, in a task of its own.
+fn begin(core: Rc<Core>, (spoken, link): (Spoken, Link), place: Place, refusal: Option<Refusal>) {
     match (spoken, refusal) {
-        (Spoken::Http, None) => drop(tokio::task::spawn_local(front::serve(core, socket, place))),
+        (Spoken::Http, None) => drop(tokio::task::spawn_local(front::serve(core, link, place))),
         (Spoken::Http, Some(refusal)) => drop(tokio::task::spawn_local(async move {
-            front::refuse(&core, socket, refusal).await;
+            front::refuse(&core, link, refusal).await;
             drop(place);
         })),
-        (Spoken::Mqtt, None) => drop(tokio::task::spawn_local(mqtt::serve(core, socket, place))),
-        (Spoken::Stomp, None) => drop(tokio::task::spawn_local(stomp::serve(core, socket, place))),
-        // The first word is the client's, and which version it would understand is not known yet.
-        (Spoken::Mqtt | Spoken::Stomp, Some(refusal)) => {
-            core.shared.metrics.refused(refusal.code);
-        }
+        (Spoken::Mqtt, None) => drop(tokio::task::spawn_local(mqtt::serve(core, link, place))),
+        (Spoken::Stomp, None) => drop(tokio::task::spawn_local(stomp::serve(core, link, place))),
+        // The first word is the client's: an answer before it would be one that it does not expect, and which version
+        // it would understand is not known yet.
+        (Spoken::Mqtt | Spoken::Stomp, Some(refusal)) => core.shared.metrics.refused(refusal.code),
     }
 }
 

@@ -5,25 +5,27 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tidings_hub::ConnectionId;
+use tidings_hub::{ConnectionId, Peer};
 use tidings_ports::Conversation;
-use tidings_types::{Refusal, RefusalCode};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tidings_types::{Principal, Refusal, RefusalCode};
 use tokio::time::timeout;
 
 use super::core::{Core, Received, Work};
+use super::link::Link;
 use super::shard::Place;
 
 /// What a conversation begins with.
 pub struct Begin {
+    /// Who the peer is, as far as that is known.
+    pub principal: Arc<Principal>,
     /// The conversation.
     pub conversation: Box<dyn Conversation>,
     /// The socket, which is its own from now on.
-    pub socket: TcpStream,
+    pub socket: Link,
     /// Written first.
     pub head: Bytes,
     /// What arrived behind the request's head.
@@ -34,20 +36,23 @@ pub struct Begin {
 /// that opening needed, is over before the connection's long idle life begins.
 pub async fn start(core: Rc<Core>, begin: Begin, place: Place) {
     let Begin {
+        principal,
         conversation,
         socket,
         head,
         rest,
     } = begin;
     let protocol = conversation.protocol().name();
-    let address = tracing::enabled!(tracing::Level::DEBUG).then(|| socket.peer_addr().ok());
     let connect = || {
-        let principal = core.shared.anonymous();
-        let id = core.connect_socket(conversation, principal, head, socket);
-        if let Some(Some(address)) = address {
+        let peer = Peer {
+            principal,
+            address: Some(place.address),
+        };
+        let id = core.connect_socket(conversation, peer, head, socket);
+        if tracing::enabled!(tracing::Level::DEBUG) {
             // As the hub calls it where it logs a refusal.
             let connection = format!("{}-{}", core.index, id.slot());
-            tracing::debug!(%address, protocol, connection, "connected");
+            tracing::debug!(address = %place.address, protocol, connection, "connected");
         }
         Connection {
             core: Rc::clone(&core),
@@ -125,9 +130,9 @@ impl Connection {
 
 /// Closes a socket so that its last bytes arrive: what the peer still sends is read and thrown away, or its
 /// bytes would make the kernel reset the connection (RFC 9112, 9.6).
-pub async fn linger(mut socket: TcpStream, close_ms_max: u64) {
+pub async fn linger(link: Link, close_ms_max: u64) {
     let discard = async {
-        socket.shutdown().await?;
+        let socket = link.finish().await?;
         loop {
             socket.readable().await?;
             match socket.try_read(&mut [0; 512]) {

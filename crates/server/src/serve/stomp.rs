@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tidings_adapters::stomp::{StompConversation, StompOptions, Transport};
 use tidings_types::RefusalCode;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::core::Core;
+use super::link::Link;
 use super::shard::Place;
 use super::{first_line, front, socket};
 
@@ -21,13 +21,15 @@ use super::{first_line, front, socket};
 const READ_BYTES: usize = 4 << 10;
 
 /// Serves a connection to the STOMP listener until it ends.
-pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
+pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
     if let Some((socket, rest)) = open(&core, socket).await {
         let conversation = StompConversation::new(StompOptions {
             transport: Transport::Tcp,
             limits: Arc::clone(&core.shared.limits),
+            sign_on: core.shared.logins.sign_on(),
         });
         let begin = socket::Begin {
+            principal: core.shared.newcomer(),
             conversation: Box::new(conversation),
             socket,
             head: Bytes::new(),
@@ -38,11 +40,11 @@ pub async fn serve(core: Rc<Core>, socket: TcpStream, place: Place) {
 }
 
 /// Reads until it is known that this is no request of HTTP. `None` if the connection is closed.
-async fn open(core: &Core, socket: TcpStream) -> Option<(TcpStream, BytesMut)> {
+async fn open(core: &Core, mut socket: Link) -> Option<(Link, BytesMut)> {
     let mut bytes = BytesMut::new();
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
     let read = tokio::select! {
-        read = timeout(limit, read_first(&socket, &mut bytes)) => read,
+        read = timeout(limit, read_first(&mut socket, &mut bytes)) => read,
         // Nobody has said anything yet that would call for a goodbye.
         () = core.draining() => {
             core.shared.metrics.refused(RefusalCode::ShuttingDown);
@@ -50,6 +52,10 @@ async fn open(core: &Core, socket: TcpStream) -> Option<(TcpStream, BytesMut)> {
         }
     };
     match read {
+        Ok(Ok(false)) if first_line::is_tls(&bytes) => {
+            front::refuse_tls(core, "stomp");
+            None
+        }
         Ok(Ok(false)) => Some((socket, bytes)),
         Ok(Ok(true)) => {
             front::refuse_http(core, socket, "STOMP").await;
@@ -68,7 +74,7 @@ async fn open(core: &Core, socket: TcpStream) -> Option<(TcpStream, BytesMut)> {
 }
 
 /// Reads until it is known whether this is a request of HTTP.
-async fn read_first(socket: &TcpStream, bytes: &mut BytesMut) -> io::Result<bool> {
+async fn read_first(socket: &mut Link, bytes: &mut BytesMut) -> io::Result<bool> {
     loop {
         // No buffer is held for a peer that says nothing.
         socket.readable().await?;

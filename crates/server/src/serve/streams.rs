@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use tidings_adapters::http as adapter;
 use tidings_adapters::http::{RawSocket, Route};
 use tidings_adapters::mqtt;
 use tidings_adapters::sse::{SseConversation, SseRequest};
@@ -13,9 +14,11 @@ use tidings_adapters::websocket::{
 };
 use tidings_hub::gate::{self, Wanted};
 use tidings_ports::{Conversation, Start};
-use tidings_types::{Refusal, RefusalCode, TopicFilter};
+use tidings_ports::{Credential, SignOn};
+use tidings_types::{Principal, Refusal, RefusalCode, TopicFilter};
 
 use super::core::Core;
+use super::shard::Place;
 
 /// A stream that is about to be opened: its response head, and who takes over.
 pub struct OpenStream {
@@ -45,23 +48,60 @@ pub fn is_stream(route: &Route) -> bool {
     )
 }
 
+/// Who opens a stream. What signs on by itself, or may still do so, is nobody until then.
+pub async fn opener(
+    core: &Core,
+    parts: &Parts,
+    place: &Place,
+    route: &Route,
+) -> Result<Arc<Principal>, Refusal> {
+    let shared = &core.shared;
+    if shared.logins.sign_on() == SignOn::Open {
+        return Ok(shared.newcomer());
+    }
+    let signs_on = matches!(route, Route::MqttSocket | Route::StompSocket);
+    if !signs_on && !matches!(route, Route::TidingsSocket) {
+        return shared.requester(parts, place.address).await;
+    }
+    let is_shown = !matches!(adapter::credential(parts)?, Credential::Anonymous);
+    if signs_on && is_shown {
+        let detail = "a credential is shown in CONNECT here: leave it away from the handshake";
+        return Err(Refusal::new(RefusalCode::BadRequest, detail));
+    }
+    match shared.requester(parts, place.address).await {
+        Ok(principal) if !signs_on => Ok(principal),
+        Err(refusal) if is_shown => Err(refusal),
+        _ => Ok(shared.newcomer()),
+    }
+}
+
 /// Prepares a stream or WebSocket for a request, or says why not.
-pub fn open(core: &Core, parts: &Parts, route: Route) -> Result<OpenStream, Refusal> {
+pub fn open(
+    core: &Core,
+    parts: &Parts,
+    principal: &Principal,
+    route: Route,
+) -> Result<OpenStream, Refusal> {
     if core.is_draining() {
         let detail = "the server is going down: come back in a moment";
         return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
     }
     match route {
-        Route::Stream(request) => event_stream(core, parts, request),
-        Route::RawSocket(socket) => raw_socket(core, parts, socket),
+        Route::Stream(request) => event_stream(core, parts, principal, request),
+        Route::RawSocket(socket) => raw_socket(core, parts, principal, socket),
         Route::MqttSocket => mqtt_socket(core, parts),
         Route::StompSocket => stomp_socket(core, parts),
         _ => tidings_socket(core, parts),
     }
 }
 
-fn event_stream(core: &Core, parts: &Parts, request: SseRequest) -> Result<OpenStream, Refusal> {
-    admit(core, &request.filters, &request.start)?;
+fn event_stream(
+    core: &Core,
+    parts: &Parts,
+    principal: &Principal,
+    request: SseRequest,
+) -> Result<OpenStream, Refusal> {
+    admit(core, principal, &request.filters, &request.start)?;
     let (head, ()) = event_stream_head(core, parts, &request).into_parts();
     let gzip = is_gzip(core, &request);
     let limits = Arc::clone(&core.shared.limits);
@@ -72,13 +112,18 @@ fn event_stream(core: &Core, parts: &Parts, request: SseRequest) -> Result<OpenS
     })
 }
 
-fn raw_socket(core: &Core, parts: &Parts, socket: RawSocket) -> Result<OpenStream, Refusal> {
+fn raw_socket(
+    core: &Core,
+    parts: &Parts,
+    principal: &Principal,
+    socket: RawSocket,
+) -> Result<OpenStream, Refusal> {
     let RawSocket {
         filter,
         start,
         echo,
     } = socket;
-    admit(core, std::slice::from_ref(&filter), &start)?;
+    admit(core, principal, std::slice::from_ref(&filter), &start)?;
     let deflate = core.shared.websocket_compression;
     let accepted = handshake(core, parts, &[], deflate)?;
     let options = RawOptions {
@@ -98,7 +143,8 @@ fn tidings_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
     let deflate = core.shared.websocket_compression;
     let accepted = handshake(core, parts, &[websocket::SUBPROTOCOL], deflate)?;
     let limits = Arc::clone(&core.shared.limits);
-    let conversation = TidingsConversation::new(accepted.deflate, limits);
+    let conversation = TidingsConversation::new(accepted.deflate, limits)
+        .with_sign_on(core.shared.logins.sign_on());
     Ok(OpenStream {
         head: switching(&accepted)?,
         serves: Serves::Conversation(Box::new(conversation)),
@@ -133,6 +179,7 @@ fn stomp_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
     let conversation = StompConversation::new(StompOptions {
         transport: stomp::Transport::websocket(accepted.subprotocol),
         limits: Arc::clone(&core.shared.limits),
+        sign_on: core.shared.logins.sign_on(),
     });
     Ok(OpenStream {
         head: switching(&accepted)?,
@@ -141,12 +188,17 @@ fn stomp_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
 }
 
 /// The hub admits every subscription itself; asked before, a refusal can still be an HTTP status.
-fn admit(core: &Core, filters: &[TopicFilter], start: &Start) -> Result<(), Refusal> {
+fn admit(
+    core: &Core,
+    principal: &Principal,
+    filters: &[TopicFilter],
+    start: &Start,
+) -> Result<(), Refusal> {
     let wanted = Wanted {
         filters: filters.to_vec(),
         start: start.clone(),
     };
-    gate::subscribe(&core.shared.anonymous(), wanted, &core.shared.limits).map(drop)
+    gate::subscribe(principal, wanted, &core.shared.limits).map(drop)
 }
 
 fn handshake(

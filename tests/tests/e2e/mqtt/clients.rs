@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tidings_e2e::peer::Peer;
+use tidings_e2e::tls::Authority;
 use tidings_e2e::{Options, Server};
 
 use super::{numbered, post};
@@ -105,6 +106,8 @@ fn payload(message: &Value) -> Vec<u8> {
 fn url(server: &Server, transport: &str) -> String {
     match transport {
         "ws" => server.ws_url("/mqtt"),
+        "wss" => server.wss_url("/mqtt"),
+        "tls" => format!("mqtts://{}", server.mqtts()),
         _ => format!("mqtt://{}", server.mqtt()),
     }
 }
@@ -190,11 +193,16 @@ fn check_session(mut server: Server, library: Library, options: &Value) -> Serve
 
 #[track_caller]
 fn check(library: Library, transports: &[&str]) {
-    let mut server = Server::start(Options::default().argument("--shards").argument("2"));
+    let authority = Authority::new();
+    let options = Options::default().argument("--shards").argument("2");
+    let mut server = Server::start(options.tls(&authority));
     for transport in transports {
         for version in [4, 5] {
             let id = format!("{library:?}-{transport}-{version}");
-            let options = json!({"url": url(&server, transport), "version": version, "id": id});
+            let mut options = json!({"url": url(&server, transport), "version": version, "id": id});
+            if matches!(*transport, "wss" | "tls") {
+                options["ca"] = authority.ca_argument().into();
+            }
             check_exchange(&server, library, &options);
             if version == 5 {
                 check_properties(&server, library, &options);
@@ -212,6 +220,16 @@ fn mqtt_js_exchanges_messages_and_resumes_over_tcp() {
 #[test]
 fn mqtt_js_exchanges_messages_and_resumes_over_websocket() {
     check(Library::MqttJs, &["ws"]);
+}
+
+#[test]
+fn mqtt_js_exchanges_messages_and_resumes_over_tls() {
+    check(Library::MqttJs, &["tls", "wss"]);
+}
+
+#[test]
+fn paho_exchanges_messages_and_resumes_over_tls() {
+    check(Library::Paho, &["tls", "wss"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tidings_e2e::peer::Peer;
+use tidings_e2e::tls::Authority;
 use tidings_e2e::{Options, Server};
 
 use super::VERSIONS;
@@ -38,9 +39,11 @@ impl Client {
             count: 0,
         };
         let mut options = options.clone();
-        options["url"] = match library {
-            Library::StompJs => server.ws_url("/stomp"),
-            Library::StompPy => format!("stomp://{}", server.stomp()),
+        options["url"] = match (library, options["ca"].is_string()) {
+            (Library::StompJs, false) => server.ws_url("/stomp"),
+            (Library::StompJs, true) => server.wss_url("/stomp"),
+            (Library::StompPy, false) => format!("stomp://{}", server.stomp()),
+            (Library::StompPy, true) => format!("stomps://{}", server.stomps()),
         }
         .into();
         client.peer.tell(&json!({"connect": options}));
@@ -118,8 +121,9 @@ impl Client {
 
 /// Publishes and receives: text, bytes, much, properties, and from HTTP.
 #[track_caller]
-fn check_exchange(server: &Server, library: Library, version: &str) {
-    let mut client = Client::open(library, server, &json!({"versions": [version]}));
+fn check_exchange(server: &Server, library: Library, options: &Value) {
+    let version = options["versions"][0].as_str().unwrap();
+    let mut client = Client::open(library, server, options);
     client.subscribe("/topic/x/#", "all", &json!({}));
     client.publish(
         "/topic/x/own",
@@ -239,7 +243,7 @@ fn check_error(server: &Server, library: Library, version: &str) {
 fn check(library: Library) {
     let server = Server::start(Options::default().argument("--shards").argument("2"));
     for version in VERSIONS {
-        check_exchange(&server, library, version);
+        check_exchange(&server, library, &json!({"versions": [version]}));
         check_acknowledgements(&server, library, version);
         check_transactions(&server, library, version);
         check_error(&server, library, version);
@@ -254,6 +258,18 @@ fn stompjs_exchanges_messages_over_websocket() {
 #[test]
 fn stomp_py_exchanges_messages_over_tcp() {
     check(Library::StompPy);
+}
+
+#[test]
+fn stompjs_and_stomp_py_exchange_messages_over_tls() {
+    let authority = Authority::new();
+    let server = Server::start(Options::default().tls(&authority));
+    for library in [Library::StompJs, Library::StompPy] {
+        for version in VERSIONS {
+            let options = json!({"versions": [version], "ca": authority.ca_argument()});
+            check_exchange(&server, library, &options);
+        }
+    }
 }
 
 #[test]

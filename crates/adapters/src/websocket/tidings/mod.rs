@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tidings_ports::{
-    Command, Conversation, Delivery, Event, Framed, Framing, Gap, SubscriptionKey, Tag, Turn, Until,
+    Command, Conversation, Credential, Delivery, Event, Framed, Framing, Gap, Secret, SignOn,
+    SubscriptionKey, Tag, Turn, Until,
 };
-use tidings_types::{Cursor, Limits, Protocol, Receipt, Refusal, RefusalCode};
+use tidings_types::{Cursor, Limits, Protocol, Receipt, Refusal, RefusalCode, Timestamp};
 
 use self::answer::Answer;
 use self::request::{Field, Op, Request, RequestId, bad_field};
@@ -51,6 +52,7 @@ pub struct TidingsConversation {
     key: u32,
     /// The last tag.
     tag: u64,
+    sign_on: SignOn,
 }
 
 struct Pending {
@@ -65,6 +67,7 @@ enum Asked {
     Subscribe(SubscriptionKey),
     Unsubscribe,
     Settle,
+    Auth,
 }
 
 impl TidingsConversation {
@@ -81,7 +84,14 @@ impl TidingsConversation {
             pending: VecDeque::new(),
             key: 0,
             tag: 0,
+            sign_on: SignOn::Open,
         }
+    }
+
+    /// With peers who may, or must, say who they are.
+    #[must_use]
+    pub fn with_sign_on(self, sign_on: SignOn) -> Self {
+        Self { sign_on, ..self }
     }
 
     fn request(&mut self, payload: &[u8], turn: &mut Turn<'_>) {
@@ -92,7 +102,7 @@ impl TidingsConversation {
             Err(rejected) => return refuse(rejected.id.as_deref(), &rejected.refusal, turn),
         };
         let carried_out = match request.op {
-            Op::Auth => authenticate(&request, id.as_deref(), turn),
+            Op::Auth => self.authenticate(&request, &id, turn),
             Op::Ping => {
                 turn.frames.push(Answer::new("ok", id.as_deref()).frame());
                 Ok(())
@@ -104,6 +114,35 @@ impl TidingsConversation {
         };
         if let Err(refusal) = carried_out {
             refuse(id.as_deref(), &refusal, turn);
+        }
+    }
+
+    /// Asks who the peer is, as the first request or to renew that. Where nobody is asked, everybody is good.
+    fn authenticate(
+        &mut self,
+        request: &Request<'_>,
+        id: &RequestId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let credential = credential(request)?;
+        if self.sign_on == SignOn::Open {
+            turn.frames.push(Answer::new("ok", id.as_deref()).frame());
+            return Ok(());
+        }
+        let tag = self.pend(id, Asked::Auth)?;
+        turn.commands
+            .push(Command::Authenticate { tag, credential });
+        Ok(())
+    }
+
+    fn authenticated(&mut self, tag: Tag, expires: Option<Timestamp>, turn: &mut Turn<'_>) {
+        if let Some(pending) = self.pended(tag) {
+            let answer = Answer::new("ok", pending.id.as_deref());
+            let answer = match expires {
+                Some(expires) => answer.plain("expires", expires.0),
+                None => answer,
+            };
+            turn.frames.push(answer.frame());
         }
     }
 
@@ -360,6 +399,7 @@ impl Conversation for TidingsConversation {
         }
         match event {
             Event::Published { tag, receipts } => self.published(tag, &receipts, turn),
+            Event::Authenticated { tag, expires } => self.authenticated(tag, expires, turn),
             Event::Refused { tag, refusal } => self.refused(tag, &refusal, turn),
             Event::Subscribed { tag, key, cursor } => self.subscribed(tag, key, cursor, turn),
             Event::Unsubscribed { tag, .. } | Event::Settled { tag } => {
@@ -404,15 +444,23 @@ impl Conversation for TidingsConversation {
     }
 }
 
-/// Any token is accepted until there are credentials to check it against: every peer is anonymous.
-fn authenticate(
-    request: &Request<'_>,
-    id: Option<&str>,
-    turn: &mut Turn<'_>,
-) -> Result<(), Refusal> {
-    request.get::<String>(Field::Token, "a string")?;
-    turn.frames.push(Answer::new("ok", id).frame());
-    Ok(())
+/// What the peer shows: a token or a key, or a user with a password.
+fn credential(request: &Request<'_>) -> Result<Credential, Refusal> {
+    let token: Option<String> = request.get(Field::Token, "a string")?;
+    let user: Option<String> = request.get(Field::User, "a string")?;
+    let password: Option<String> = request.get(Field::Password, "a string")?;
+    match (token, user, password) {
+        (None, None, None) => Ok(Credential::Anonymous),
+        (Some(token), None, None) => Ok(Credential::Bearer(Secret::new(token))),
+        (None, Some(user), Some(password)) => Ok(Credential::Password {
+            user,
+            password: Secret::new(password),
+        }),
+        _ => Err(bad_field(
+            Field::Token,
+            "alone, or in its place `user` with `password`",
+        )),
+    }
 }
 
 /// An error that the conversation itself speaks, counted.

@@ -43,6 +43,8 @@ fields! {
     Op "op",
     Id "id",
     Token "token",
+    User "user",
+    Password "password",
     Topic "topic",
     Topics "topics",
     After "after",
@@ -89,7 +91,7 @@ macro_rules! operations {
 }
 
 operations! {
-    Auth "auth" [Token],
+    Auth "auth" [Token User Password],
     Subscribe "subscribe" [Topic Topics After Last Echo Group Prefetch AckTimeout],
     Unsubscribe "unsubscribe" [Topic Sub Forget],
     Publish "publish" [Topic Data Base64 Event Key Ttl Retain ContentType Headers],
