@@ -106,7 +106,9 @@ pub fn history(
         headers.insert(CACHE_CONTROL, cache_control(parts, fresh_s));
         headers.insert(
             VARY,
-            HeaderValue::from_static("Accept, Accept-Encoding, Authorization, Cookie, Last-Event-ID"),
+            HeaderValue::from_static(
+                "Accept, Accept-Encoding, Authorization, Cookie, Last-Event-ID",
+            ),
         );
     } else {
         // What was asked for is in the body, which is no part of a cache's key.

@@ -69,7 +69,9 @@ impl SseRequest {
         let caching = HeaderValue::from_static("no-cache, no-transform");
         headers.insert(CACHE_CONTROL, caching);
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        let vary = HeaderValue::from_static("Accept, Accept-Encoding, Authorization, Cookie, Last-Event-ID");
+        let vary = HeaderValue::from_static(
+            "Accept, Accept-Encoding, Authorization, Cookie, Last-Event-ID",
+        );
         headers.insert(VARY, vary);
         secure(headers);
         if gzip {
