@@ -1,6 +1,6 @@
 // Chromium on the built-in page, driven by JSON lines.
 //
-// usage: browser.mjs URL [any-certificate]
+// usage: browser.mjs URL [any-certificate | any-policy]
 // in:  {"await": N}                 until both panes have N messages, or a minute is over
 //      {"publish": TEXT, "event": TYPE}   by the form
 //      {"live": true}               until both panes are connected
@@ -32,6 +32,7 @@ const context = await chromium.launchPersistentContext(folder, {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ARGUMENTS,
   ignoreHTTPSErrors: process.argv[3] === "any-certificate",
+  bypassCSP: process.argv[3] === "any-policy",
   handleSIGTERM: false,
 });
 const page = context.pages()[0] ?? (await context.newPage());

@@ -1,10 +1,10 @@
 // An MQTT client on the package `mqtt`, driven by JSON lines.
 //
-// in:  {"connect": {"url", "version": 4|5, "id", "clean", "expiry", "ca": FILE, "user", "password", "will": {"topic", "text", "qos", "retain", "delay"}}}
+// in:  {"connect": {"url", "version": 4|5, "id", "clean", "expiry", "ca": FILE, "cert": FILE, "key": FILE, "user", "password", "method", "token", "will": {"topic", "text", "qos", "retain", "delay"}}}
 //      {"subscribe": FILTER, "qos": N}   {"unsubscribe": FILTER}
 //      {"publish": TOPIC, "base64": BYTES, "qos": N, "retain": BOOL, "content_type", "user": {NAME: VALUE}, "expiry"}
-//      {"disconnect": true}   {"break": true}
-// out: {"connected": {"present": BOOL}}   {"subscribed": [REASON..]}   {"unsubscribed": true}   {"published": TOPIC}
+//      {"auth": TOKEN}, to authenticate anew   {"disconnect": true}   {"break": true}
+// out: {"connected": {"present": BOOL, "user": {NAME: VALUE}}}   {"auth": REASON, "user"}   {"subscribed": [REASON..]}   {"unsubscribed": true}   {"published": TOPIC}
 //      {"message": {"topic", "base64", "qos", "retain", "content_type", "user"}}
 //      {"closed": true}   {"told": REASON}   {"error": TEXT}
 
@@ -21,6 +21,13 @@ function will({ topic, text, qos = 0, retain = false, delay }) {
   return { topic, payload: Buffer.from(text), qos, retain, properties };
 }
 
+let method;
+
+function authentication({ method: name, token }) {
+  method = name;
+  return name && { authenticationMethod: name, authenticationData: Buffer.from(token) };
+}
+
 function connect(options) {
   version = options.version;
   client = mqtt.connect(options.url, {
@@ -31,10 +38,18 @@ function connect(options) {
     password: options.password,
     reconnectPeriod: 0,
     ca: options.ca && readFileSync(options.ca),
+    cert: options.cert && readFileSync(options.cert),
+    key: options.key && readFileSync(options.key),
     will: options.will && will(options.will),
-    properties: version === 5 ? { sessionExpiryInterval: options.expiry ?? 0 } : undefined,
+    properties: version === 5 ? { sessionExpiryInterval: options.expiry ?? 0, ...authentication(options) } : undefined,
   });
-  client.on("connect", (packet) => say({ connected: { present: packet.sessionPresent } }));
+  client.handleAuth = (packet, done) => {
+    say({ auth: packet.reasonCode, user: packet.properties?.userProperties });
+    done();
+  };
+  client.on("connect", (packet) =>
+    say({ connected: { present: packet.sessionPresent, user: packet.properties?.userProperties } }),
+  );
   client.on("message", (topic, payload, packet) =>
     say({
       message: {
@@ -70,7 +85,11 @@ createInterface({ input: process.stdin }).on("line", (line) => {
     );
   } else if ("unsubscribe" in command) client.unsubscribe(command.unsubscribe, () => say({ unsubscribed: true }));
   else if ("publish" in command) publish(command);
-  else if ("disconnect" in command) client.end();
+  // The package answers AUTH packets of a server, and leaves the first one to its user.
+  else if ("auth" in command) {
+    const properties = { authenticationMethod: method, authenticationData: Buffer.from(command.auth) };
+    client._sendPacket({ cmd: "auth", reasonCode: 0x19, properties });
+  } else if ("disconnect" in command) client.end();
   else if ("break" in command) client.stream.destroy();
   else throw new Error(`not a command: ${line}`);
 });

@@ -1,6 +1,6 @@
 // A STOMP client over WebSocket on the package `@stomp/stompjs`, driven by JSON lines.
 //
-// in:  {"connect": {"url", "versions": ["1.2"..], "heartbeat": [OUT, IN], "reconnect": MS, "split": BYTES, "binary": BOOL, "ca": FILE}}
+// in:  {"connect": {"url", "versions": ["1.2"..], "heartbeat": [OUT, IN], "reconnect": MS, "split": BYTES, "binary": BOOL, "ca": FILE, "cert": FILE, "key": FILE}}
 //      {"subscribe": DESTINATION, "id": ID, "headers": {NAME: VALUE}, "resume": BOOL}   {"unsubscribe": ID, "headers"}
 //      {"publish": DESTINATION, "base64": BYTES, "headers": {NAME: VALUE}, "transaction": NAME}
 //      {"ack": N, "transaction": NAME}   {"nack": N, "headers"}   of the Nth message of the connection, from 0
@@ -38,13 +38,13 @@ function subscribe(destination, id, headers) {
   client.subscribe(destination, take, answered("subscribe", { ...headers, id }));
 }
 
-function connect({ url, versions, heartbeat = [0, 0], reconnect = 0, split, binary = false, ca, user, password }) {
+function connect({ url, versions, heartbeat = [0, 0], reconnect = 0, split, binary = false, ca, cert, key, user, password }) {
   client = new Client({
     webSocketFactory: () =>
       new WebSocket(
         url,
         versions.map((version) => `v${version.replace(".", "")}.stomp`),
-        ca && { ca: readFileSync(ca) },
+        ca && { ca: readFileSync(ca), cert: cert && readFileSync(cert), key: key && readFileSync(key) },
       ),
     connectHeaders: user === undefined ? {} : { login: user, passcode: password },
     stompVersions: new Versions(versions),

@@ -62,7 +62,7 @@ class Peer:
             reconnect_on_failure=False,
         )
         if "ca" in options:
-            client.tls_set(ca_certs=options["ca"])
+            client.tls_set(options["ca"], options.get("cert"), options.get("key"))
         if url.scheme in ("ws", "wss"):
             client.ws_set_options(path=url.path)
         if options.get("user") is not None:

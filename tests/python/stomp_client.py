@@ -70,9 +70,11 @@ class Peer:
             [(url.hostname, url.port)], auto_decode=False, try_loopback_connect=False, **arguments
         )
         if "ca" in options:
-            self.connection.set_ssl(for_hosts=[(url.hostname, url.port)], ca_certs=options["ca"])
+            hosts = [(url.hostname, url.port)]
+            pair = {"cert_file": options.get("cert"), "key_file": options.get("key")}
+            self.connection.set_ssl(for_hosts=hosts, ca_certs=options["ca"], **pair)
         self.connection.set_listener("peer", Listener(self))
-        self.connection.connect(options.get("user", "user"), options.get("password", "secret"), wait=True)
+        self.connection.connect(options.get("user"), options.get("password"), wait=True)
 
     def verdict(self, name: str, message: dict, command: dict) -> None:
         give = getattr(self.connection, name)

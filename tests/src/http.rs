@@ -45,6 +45,14 @@ impl Request {
         self
     }
 
+    /// Adds a parameter to the address.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        let sign = if self.target.contains('?') { '&' } else { '?' };
+        write!(self.target, "{sign}{name}={value}").expect("a string takes everything");
+        self
+    }
+
     /// Sets the body; its length is sent along.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {

@@ -4,7 +4,11 @@
 //! its wires alone. The clients are blocking and straightforward on purpose; real clients (curl, a browser,
 //! Node's `ws`, the Autobahn cases) stand beside them.
 
+pub mod acme;
+pub mod backend;
 pub mod http;
+pub mod http2;
+pub mod issuer;
 pub mod metrics;
 pub mod mqtt;
 pub mod peer;

@@ -66,6 +66,13 @@ impl Options {
         self.arguments.iter().any(|given| given == argument)
     }
 
+    /// Whether peers have to say who they are: the metrics are then on the admin listener alone.
+    fn has_credentials(&self) -> bool {
+        let configured = |text: &String| text.starts_with("auth.") || text.contains("[auth]");
+        let given = self.arguments.iter().chain(&self.config);
+        given.into_iter().any(configured) && !self.has("--admin")
+    }
+
     /// The largest file that the process may write (`RLIMIT_FSIZE`), in the shell's blocks of 1024 bytes.
     #[must_use]
     pub fn file_blocks_max(mut self, blocks: u64) -> Self {
@@ -84,6 +91,8 @@ struct Addresses {
     stomp: Option<SocketAddr>,
     /// `None` without TLS.
     tls: Option<TlsAddresses>,
+    /// `None` if it is off, or the options say where it is.
+    admin: Option<SocketAddr>,
 }
 
 /// Where it listens with TLS.
@@ -123,6 +132,7 @@ impl Server {
                 mqtt: address,
                 stomp: address,
             }),
+            admin: Some(address).filter(|_| options.has_credentials()),
         };
         Self::spawn(options, folder, addresses, Arc::default())
     }
@@ -156,12 +166,14 @@ impl Server {
         let mqtts = wanted.tls.map(|_| listener("mqtts"));
         let stomp = wanted.stomp.map(|_| listener("stomp"));
         let stomps = wanted.tls.map(|_| listener("stomps"));
+        let admin = wanted.admin.map(|_| listener("admin"));
         let tls = https.zip(mqtts).zip(stomps);
         let addresses = Addresses {
             http,
             mqtt,
             stomp,
             tls: tls.map(|((http, mqtt), stomp)| TlsAddresses { http, mqtt, stomp }),
+            admin,
         };
         assert!(
             wanted.http.port() == 0 || addresses == wanted,
@@ -189,6 +201,11 @@ impl Server {
     /// Where STOMP is served.
     pub fn stomp(&self) -> SocketAddr {
         self.addresses.stomp.expect("STOMP is not off")
+    }
+
+    /// Where operators are served.
+    pub fn admin(&self) -> SocketAddr {
+        self.addresses.admin.expect("there are credentials")
     }
 
     /// `http://127.1.2.3:4567` and the path behind it.
@@ -323,6 +340,29 @@ impl Server {
         kib * 1024
     }
 
+    /// A size that the server told at its start, as in `memory_per_slow_peer_max`, in bytes.
+    #[track_caller]
+    pub fn announced_bytes(&self, name: &str) -> u64 {
+        let log = self.log();
+        let mut lines = log
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let told = lines.find_map(|line| line[name].as_str().map(str::to_owned));
+        let told = told.unwrap_or_else(|| panic!("the server does not tell {name}"));
+        let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+        let found = units.iter().find_map(|(unit, shift)| {
+            let number: u64 = told.strip_suffix(unit)?.parse().ok()?;
+            Some(number << shift)
+        });
+        found.unwrap_or_else(|| panic!("{name} is no size: {told}"))
+    }
+
+    /// How many file descriptors the process has open.
+    pub fn open_files(&self) -> usize {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        folder.expect("the process is there").count()
+    }
+
     /// Publishes one text and gives its cursor.
     #[track_caller]
     pub fn publish(&self, topic: &str, text: &str) -> String {
@@ -386,7 +426,8 @@ impl Server {
     /// The value of a metric: all its lines whose labels hold the text, added up.
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = http::get(self.addresses.http, "/metrics").text();
+        let address = self.addresses.admin.unwrap_or(self.addresses.http);
+        let text = http::get(address, "/metrics").text();
         metrics::sum(&text, name, label)
     }
 }
@@ -459,6 +500,7 @@ fn command(
         mqtt,
         stomp,
         tls,
+        admin,
     }: Addresses,
 ) -> Command {
     let mut command = match options.file_blocks_max {
@@ -482,6 +524,9 @@ fn command(
     }
     if let Some(stomp) = stomp {
         command.arg("--stomp").arg(stomp.to_string());
+    }
+    if let Some(admin) = admin {
+        command.arg("--admin").arg(admin.to_string());
     }
     if let (Some(tls), Some(authority)) = (tls, &options.authority) {
         command

@@ -1,5 +1,6 @@
 //! Certificates for tests, made by `openssl`, and what speaks TLS besides the client libraries.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,85 @@ impl Authority {
             .args(["-addext", &format!("subjectAltName={names}")]);
         stdout(&mut command);
         pair
+    }
+}
+
+impl Authority {
+    /// Issues a certificate with this subject (`/CN=ann`), an extension such as `subjectAltName=email:ann@example.org` or
+    /// none, and an end in so many seconds.
+    #[track_caller]
+    pub fn issue_to(&self, file: &str, subject: &str, extension: &str, seconds: u32) -> Pair {
+        let pair = Pair {
+            cert: self.file(&format!("{file}.pem")),
+            key: self.file(&format!("{file}.key")),
+        };
+        let (wish, extensions) = (self.file("wish.csr"), self.file("wish.ext"));
+        fs::write(&extensions, extension).expect("the folder is there");
+        let mut command = Command::new("openssl");
+        command
+            .args([
+                "req", "-new", "-nodes", "-newkey", "ec", "-utf8", "-subj", subject,
+            ])
+            .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+            .arg(&wish)
+            .arg("-keyout")
+            .arg(&pair.key);
+        stdout(&mut command);
+        let seconds = format!("+{seconds} seconds");
+        let end = stdout(Command::new("date").args(["-u", "-d", &seconds, "+%Y%m%d%H%M%SZ"]));
+        let mut command = self.office();
+        command
+            .args(["-notext", "-enddate", end.trim(), "-in"])
+            .arg(&wish)
+            .arg("-extfile")
+            .arg(&extensions)
+            .arg("-out")
+            .arg(&pair.cert);
+        stdout(&mut command);
+        pair
+    }
+
+    /// Takes a certificate back.
+    #[track_caller]
+    pub fn revoke(&self, pair: &Pair) {
+        stdout(self.office().arg("-revoke").arg(&pair.cert));
+    }
+
+    /// Writes the list of those that were taken back, which is in force for some seconds, and gives its file.
+    #[track_caller]
+    pub fn revocation_list(&self, seconds: u32) -> PathBuf {
+        let list = self.file("list.crl");
+        let mut command = self.office();
+        command
+            .args(["-gencrl", "-crlsec", &seconds.to_string(), "-out"])
+            .arg(&list);
+        stdout(&mut command);
+        list
+    }
+
+    /// `openssl ca`, which remembers what it issued.
+    fn office(&self) -> Command {
+        let config = self.file("ca.cnf");
+        if !config.exists() {
+            let folder = self.0.path().display();
+            let text = format!(
+                "[ca]\ndefault_ca = it\n[it]\ndatabase = {folder}/index\nnew_certs_dir = {folder}\nrand_serial = yes\n\
+                 default_md = sha256\ncrlnumber = {folder}/crlnumber\ncrl_extensions = list\ndefault_days = 3\nunique_subject = no\npolicy = any\nemail_in_dn = yes\n\
+                 [any]\ncommonName = optional\norganizationName = optional\n[list]\nauthorityKeyIdentifier = keyid:always\n"
+            );
+            fs::write(&config, text).expect("the folder is there");
+            fs::write(self.file("index"), "").expect("the folder is there");
+            fs::write(self.file("crlnumber"), "01\n").expect("the folder is there");
+        }
+        let mut command = Command::new("openssl");
+        command
+            .args(["ca", "-batch", "-utf8", "-config"])
+            .arg(config)
+            .arg("-cert")
+            .arg(self.ca())
+            .arg("-keyfile")
+            .arg(self.file("ca.key"));
+        command
     }
 }
 

@@ -60,6 +60,20 @@ impl Background {
         Self(child)
     }
 
+    /// Starts it with what it says going somewhere, where it cannot fill a pipe that nobody reads.
+    #[track_caller]
+    pub fn start_into(command: &mut Command, log: Stdio) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{error}: {command:?}: `cargo xtask test` installs what is missing")
+            });
+        Self(child)
+    }
+
     /// The process.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0

@@ -40,16 +40,26 @@ impl WebSocket {
         if let Some(protocol) = protocol {
             request = request.header("Sec-WebSocket-Protocol", protocol);
         }
+        Self::send_handshake(address, &request)
+    }
+
+    /// Opens one by a handshake of one's own.
+    pub fn send_handshake(address: SocketAddr, request: &Request) -> std::io::Result<Self> {
         let opened: Opened = request.open(address)?;
         if opened.status != 101 {
             let answer = opened.finish()?;
             let text = format!("refused: {} {}", answer.status, answer.text());
             return Err(std::io::Error::other(text));
         }
-        Ok(Self {
+        Ok(Self::from_opened(opened))
+    }
+
+    /// Goes on with an upgrade that was answered with 101.
+    pub fn from_opened(opened: Opened) -> Self {
+        Self {
             protocol: opened.header("sec-websocket-protocol").map(str::to_owned),
             reader: opened.reader,
-        })
+        }
     }
 
     /// Opens a raw WebSocket.

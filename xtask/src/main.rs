@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test`, `ci`, `bench` and `docs`.
+//! The project's own commands: `cargo xtask test`, `ci`, `bench`, `deny` and `docs`.
 //!
 //! `test` is everything that has to hold before a change lands, on a fresh machine too: it installs what the
 //! tests need and is not there yet, and its last line is the totals. This crate uses the standard library
 //! alone, so that the command starts at once.
 
 mod bench;
+mod deny;
 mod tests_run;
 mod tools;
 
@@ -16,9 +17,10 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  test [FILTER..]  format, lints, build and all tests; prints the totals last
+  test [FILTER..]  format, lints, licences and advisories, build and all tests; prints the totals last
   ci               the same: what continuous integration runs
   bench [WHAT..]   measures next to other servers, into benches/RESULTS.md; --quick only tries it
+  deny             licences, sources and known vulnerabilities of other people's crates, alone
   docs             writes docs/configuration.md anew from the server's option table";
 
 /// A command of ours that cannot go on, in a sentence.
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Some("test") => test(&arguments[1..]),
         Some("ci") => test(&[]),
         Some("bench") => bench::run(&arguments[1..]),
+        Some("deny") => deny::check(),
         Some("docs") => docs(),
         _ => Err(Failure::new(USAGE)),
     };
@@ -68,6 +71,7 @@ fn test(filters: &[String]) -> Result<(), Failure> {
         "-D",
         "warnings",
     ]))?;
+    deny::check()?;
     // The end-to-end tests run the binary itself. Built with the whole workspace, so that it shares every
     // dependency with the tests: cargo chooses features by what is built together.
     run(cargo().args(["build", "--locked", "--workspace", "--bins"]))?;

@@ -17,6 +17,8 @@ const DEBIAN: &[(&str, &str)] = &[
     ("python3-venv", "python3"),
     ("chromium", "chromium"),
     ("mosquitto-clients", "mosquitto_sub"),
+    ("pebble", "pebble"),
+    ("systemd", "systemd-analyze"),
 ];
 
 /// Makes sure that everything is there.

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
-use tidings_types::{Grants, Refusal, RefusalCode, Timestamp};
+use tidings_types::{Grants, Principal, Refusal, RefusalCode, Timestamp};
 
+use tidings_ports::Attempt;
 pub use tidings_ports::Credential;
 
 /// Who a source says that the peer is. The permission file may add to its grants.
@@ -18,9 +19,25 @@ pub struct Identity {
     pub expires: Option<Timestamp>,
     /// The public name of the credential: a key's id, a token's `jti`.
     pub credential: Option<String>,
+    /// Tells the entry of a file that vouches for it from what it was before: see [`mark`](crate::mark).
+    pub entry: Option<u64>,
+    /// When the credential was issued, if it says so.
+    pub issued: Option<Timestamp>,
     /// The token's claims, for the permission file. Empty where there is no token.
     pub claims: Map<String, Value>,
 }
+
+/// What may vouch for a principal: the values of [`Principal::source`], but for nobody's.
+pub const VOUCHERS: &[&str] = &[
+    "key",
+    "jwt",
+    "jwks",
+    "password",
+    "introspection",
+    "callout",
+    Principal::CERTIFICATE,
+    Principal::ANONYMOUS,
+];
 
 /// What a source says to a credential.
 #[derive(Debug)]
@@ -33,18 +50,50 @@ pub enum Verdict {
     NotMine,
 }
 
-/// One kind of credential with what it is checked against. A source that asks another server belongs here
-/// too: it is slow, so that it is called where it may block.
+/// What a source says of somebody whom a source with its label vouched for, perhaps before files were read again.
+#[derive(Debug)]
+pub enum Renewed {
+    /// It still does, and cannot say more: the grants stay as they are.
+    Stands,
+    /// It still does: for this identity.
+    Identity(Box<Identity>),
+    /// It does not any more.
+    Gone(Reason),
+}
+
+/// One kind of credential with what it is checked against.
 pub trait Source: Send + Sync + fmt::Debug {
     /// The name in configuration and metrics.
     fn label(&self) -> &'static str;
 
-    /// Whether [`Source::verify`] takes milliseconds or more for this credential: it hashes a password, or
-    /// asks somebody.
+    /// Whether [`Source::verify`] takes milliseconds or more for this credential: it hashes a password.
     fn is_slow(&self, credential: &Credential) -> bool;
 
-    /// Judges the credential. Blocks where [`Source::is_slow`] says so.
+    /// Judges the credential. Blocks where [`Source::is_slow`] says so. A source that asks another server says
+    /// here what it says without asking.
     fn verify(&self, credential: &Credential, now: Timestamp) -> Verdict;
+
+    /// Whether it still vouches for a principal of its label, whose credential is not there any more. Never blocks.
+    fn renew(&self, _principal: &Principal, _now: Timestamp) -> Renewed {
+        Renewed::Stands
+    }
+
+    /// The side of it that asks another server, if it does.
+    fn remote(&self) -> Option<&dyn Remote> {
+        None
+    }
+}
+
+/// Takes what another server said of a credential.
+pub type Told = Box<dyn FnOnce(Verdict) + Send>;
+
+/// A source that asks another server.
+pub trait Remote {
+    /// What is known without asking; `None` if the server must be asked.
+    fn recall(&self, attempt: &Attempt, now: Timestamp) -> Option<Verdict>;
+
+    /// Asks, and returns at once. The answer is told once, also if there is none: then it is `Unavailable`.
+    fn ask(&self, attempt: &Attempt, now: Timestamp, told: Told);
 }
 
 macro_rules! reasons {
@@ -92,12 +141,16 @@ reasons! {
     Password "password" WRONG,
     /// A wrong or unknown key.
     Key "key" WRONG,
+    /// What the server that issued it says is not valid, or not any more.
+    Inactive "inactive" WRONG,
+    /// What the user's backend refused.
+    Backend "backend" WRONG,
     /// A signature that none of the keys made.
     Signature "signature" WRONG,
     /// `none`, or an algorithm that is not the key's.
     Algorithm "algorithm" WRONG,
-    /// The key is genuine, and revoked.
-    Revoked "revoked" "the key was revoked: ask for a new one",
+    /// Genuine, and revoked.
+    Revoked "revoked" "the credential was revoked: ask for a new one",
     /// Genuine, and past its end.
     Expired "expired" "the credential has expired: get a new one",
     /// Genuine, and not to be used yet.
@@ -110,9 +163,11 @@ reasons! {
     Claim "claim" "a claim of the token is missing or malformed: `sub` is a name, `exp` and `nbf` are numbers, grants are lists of topic filters",
     /// The name, or a claim, cannot be put into the permission file's filters.
     Template "template" "the name or a claim cannot stand in a permission's topic filter: it is empty, begins with `$`, or holds `/`, `+` or `#`",
+    /// A client certificate that does not name its holder as it is configured.
+    Certificate "certificate" "the client certificate does not say who you are: it needs exactly one name of the kind that is configured (auth.client_certificates), without `/`, `+`, `#` and control characters",
     /// More filters than a principal may have.
     TooManyGrants "too-many-grants" "the credential grants more topic filters than permitted: use wildcards",
-    /// The server could not judge it.
+    /// The server could not judge it, or whom it asks could not.
     Unavailable "unavailable" "the credential cannot be judged now: try again later",
 }
 

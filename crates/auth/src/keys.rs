@@ -22,14 +22,16 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use tidings_types::{Grants, Timestamp};
+use tidings_types::{Grants, Principal, Timestamp};
 use toml::Spanned;
 
-use crate::credential::{Credential, Identity, NAME_BYTES_MAX, Reason, Source, Verdict, is_name};
+use crate::credential::{
+    Credential, Identity, NAME_BYTES_MAX, Reason, Renewed, Source, Verdict, is_name,
+};
 use crate::files::{AtLine, line_at};
 use crate::grants::{DenyText, GrantError, GrantsText};
 use crate::random::{ALPHABET, NoRandomness, random_text};
-use crate::secret::{Secret, same};
+use crate::secret::{Secret, mark, same};
 
 const PREFIX: &str = "tdg_";
 const ID_CHARS: usize = 12;
@@ -255,19 +257,47 @@ impl Source for KeyFile {
         if !same(digest(&SHA256, secret.as_bytes()).as_ref(), &key.sha256) {
             return Verdict::Refused(Reason::Key);
         }
-        if key.revoked {
-            return Verdict::Refused(Reason::Revoked);
+        match key.identity(id, now) {
+            Ok(identity) => Verdict::Accepted(Box::new(identity)),
+            Err(reason) => Verdict::Refused(reason),
         }
-        if key.expires.is_some_and(|end| end <= now) {
-            return Verdict::Refused(Reason::Expired);
+    }
+
+    fn renew(&self, principal: &Principal, now: Timestamp) -> Renewed {
+        let id = principal.credential.as_deref().unwrap_or_default();
+        let key = self.keys.get(id);
+        let Some(key) = key.filter(|key| Some(key.mark()) == principal.voucher.entry) else {
+            return Renewed::Gone(Reason::Revoked);
+        };
+        match key.identity(id, now) {
+            Ok(identity) => Renewed::Identity(Box::new(identity)),
+            Err(reason) => Renewed::Gone(reason),
         }
-        Verdict::Accepted(Box::new(Identity {
-            name: key.name.clone(),
-            grants: key.grants.clone(),
-            expires: key.expires,
+    }
+}
+
+impl Key {
+    /// Who has it, unless its time is over.
+    fn identity(&self, id: &str, now: Timestamp) -> Result<Identity, Reason> {
+        if self.revoked {
+            return Err(Reason::Revoked);
+        }
+        if self.expires.is_some_and(|end| end <= now) {
+            return Err(Reason::Expired);
+        }
+        Ok(Identity {
+            name: self.name.clone(),
+            grants: self.grants.clone(),
+            expires: self.expires,
             credential: Some(id.to_owned()),
+            entry: Some(self.mark()),
             ..Identity::default()
-        }))
+        })
+    }
+
+    /// Another secret, or another name, is another key.
+    fn mark(&self) -> u64 {
+        mark(&[&self.sha256, self.name.as_bytes()])
     }
 }
 

@@ -11,12 +11,12 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{self, PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::digest::{SHA256, digest};
-use tidings_types::Timestamp;
+use tidings_types::{Principal, Timestamp};
 
-use crate::credential::{Credential, Identity, Reason, Source, Verdict, is_name};
+use crate::credential::{Credential, Identity, Reason, Renewed, Source, Verdict, is_name};
 use crate::files::AtLine;
 use crate::random::NoRandomness;
-use crate::secret::Secret;
+use crate::secret::{Secret, mark};
 
 /// The longest password. Hashing takes longer for longer ones, and nobody types more.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
@@ -121,6 +121,22 @@ impl Hash {
             },
             // bcrypt looks at the first 72 bytes only, whoever made the hash.
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).ok(),
+        }
+    }
+
+    /// A password that is set anew has another salt, also if it is the same one.
+    fn mark(&self) -> u64 {
+        match self {
+            Self::Argon2id(hash) => mark(&[hash.to_string().as_bytes()]),
+            Self::Bcrypt(hash) => mark(&[hash.as_bytes()]),
+        }
+    }
+
+    fn identity(&self, user: &str) -> Identity {
+        Identity {
+            name: user.to_owned(),
+            entry: Some(self.mark()),
+            ..Identity::default()
         }
     }
 }
@@ -260,10 +276,16 @@ impl Source for PasswordFile {
             // The decoy is another user's: that its password is right says nothing.
             (Some(_), None) => Verdict::NotMine,
             (Some(false), Some(_)) => Verdict::Refused(Reason::Password),
-            (Some(true), Some(_)) => Verdict::Accepted(Box::new(Identity {
-                name: user.clone(),
-                ..Identity::default()
-            })),
+            (Some(true), Some(hash)) => Verdict::Accepted(Box::new(hash.identity(user))),
+        }
+    }
+
+    fn renew(&self, principal: &Principal, _now: Timestamp) -> Renewed {
+        let index = self.users.get(&principal.name);
+        let hash = index.and_then(|index| self.hashes.get(*index));
+        match hash.filter(|hash| Some(hash.mark()) == principal.voucher.entry) {
+            Some(hash) => Renewed::Identity(Box::new(hash.identity(&principal.name))),
+            None => Renewed::Gone(Reason::Revoked),
         }
     }
 }

@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 use tidings_types::{Grants, Principal, TopicError, TopicFilter};
 use toml::Spanned;
 
-use crate::credential::Reason;
+use crate::credential::{Reason, VOUCHERS};
 use crate::files::{AtLine, line_at};
 use crate::grants::DenyText;
 
@@ -45,6 +45,8 @@ pub enum PermissionError {
     Placeholder(String),
     /// A claim is to be equal to what no claim is compared with.
     ClaimValue(String),
+    /// A source that there is not.
+    Source(String),
     /// A rule that grants and denies nothing.
     Empty,
 }
@@ -53,6 +55,13 @@ impl fmt::Display for PermissionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Toml(message) => write!(f, "the permission file cannot be read: {message}"),
+            Self::Source(text) => {
+                write!(
+                    f,
+                    "`{text}` is no source: it is one of {}",
+                    VOUCHERS.join(", ")
+                )
+            }
             Self::Filter { text, error } => write!(f, "`{text}` is no topic filter: {error}"),
             Self::Placeholder(text) => write!(
                 f,
@@ -173,6 +182,10 @@ impl Rule {
                 .map(|text| Template::parse(text))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let mut sources = text.source.iter().flatten();
+        if let Some(unknown) = sources.find(|one| !VOUCHERS.contains(&one.as_str())) {
+            return Err(PermissionError::Source(unknown.clone()));
+        }
         let (deny_publish, deny_subscribe) = text.deny.lists();
         let rule = Self {
             publish: templates(&text.publish)?,

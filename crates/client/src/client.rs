@@ -1,5 +1,6 @@
 //! Where everything begins: a server's address and how patient to be with it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tidings_types::{Qos, TopicFilter};
 
 use crate::backoff::{Backoff, RetryPolicy};
 use crate::error::{Lost, TryError};
-use crate::login::Login;
+use crate::login::{Login, TokenFile};
 use crate::message::{Start, WorkQueue};
 use crate::mqtt::MqttConnection;
 use crate::pipeline::Pipeline;
@@ -15,6 +16,7 @@ use crate::publisher::Publisher;
 use crate::random::Random;
 use crate::stream::{Connector, Stream};
 use crate::subscription::{Subscription, Wire};
+use crate::tls::{Tls, TlsError, TlsFiles};
 use crate::url::{ServerUrl, UrlError};
 use crate::websocket::WebSocket;
 
@@ -40,26 +42,79 @@ pub(crate) enum Speaks {
 /// The server's heartbeats come every 15 s: three in a row and a bit.
 const SILENCE_DEFAULT: Duration = Duration::from_secs(50);
 
+/// Why no server can be reached as it is asked for.
+#[derive(Debug)]
+pub enum Unusable {
+    /// The URL is none of a server.
+    Url(UrlError),
+    /// TLS cannot be done.
+    Tls(TlsError),
+    /// Files for TLS, and a URL without: whoever gives them does not mean to speak in the clear.
+    NotTls,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
+            Self::NotTls => f.write_str(
+                "--ca and --cert are for TLS, and the URL is without: write it as https:// (or mqtts://)",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Unusable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Url(error) => Some(error),
+            Self::Tls(error) => Some(error),
+            Self::NotTls => None,
+        }
+    }
+}
+
+impl From<UrlError> for Unusable {
+    fn from(error: UrlError) -> Self {
+        Self::Url(error)
+    }
+}
+
 impl Client {
-    /// For the server at a URL such as `http://127.0.0.1:8080`.
-    pub fn new(url: &str) -> Result<Self, UrlError> {
-        Ok(Self::of(url.parse()?, Speaks::Http))
+    /// For the server at a URL such as `http://127.0.0.1:8080`, or `https://localhost:8443`.
+    pub fn new(url: &str, tls: &TlsFiles) -> Result<Self, Unusable> {
+        Self::of(url.parse()?, Speaks::Http, tls)
     }
 
-    /// For the MQTT server at a URL such as `mqtt://127.0.0.1:1883`. Everything then travels over MQTT 5:
-    /// publishes with this `QoS`, subscriptions with at most this.
-    pub fn mqtt(url: &str, qos: Qos) -> Result<Self, UrlError> {
-        Ok(Self::of(ServerUrl::mqtt(url)?, Speaks::Mqtt(qos)))
+    /// For the MQTT server at a URL such as `mqtt://127.0.0.1:1883`, or `mqtts://localhost:8883`. Everything then
+    /// travels over MQTT 5: publishes with this `QoS`, subscriptions with at most this.
+    pub fn mqtt(url: &str, qos: Qos, tls: &TlsFiles) -> Result<Self, Unusable> {
+        Self::of(ServerUrl::mqtt(url)?, Speaks::Mqtt(qos), tls)
     }
 
-    fn of(url: ServerUrl, speaks: Speaks) -> Self {
-        Self {
+    fn of(url: ServerUrl, speaks: Speaks, files: &TlsFiles) -> Result<Self, Unusable> {
+        let protocol = match speaks {
+            Speaks::Http => "http/1.1",
+            Speaks::Mqtt(_) => "mqtt",
+        };
+        let tls = if url.is_tls() {
+            Some(Tls::load(files, url.host(), protocol).map_err(Unusable::Tls)?)
+        } else if files.is_empty() {
+            None
+        } else {
+            return Err(Unusable::NotTls);
+        };
+        Ok(Self {
             url: Arc::new(url),
-            connector: Connector::default(),
+            connector: Connector {
+                tls,
+                ..Connector::default()
+            },
             retry: RetryPolicy::default(),
             silence: SILENCE_DEFAULT,
             speaks,
-        }
+        })
     }
 
     /// With this shown to the server: who the client is.
@@ -157,6 +212,14 @@ impl Client {
     /// The address.
     pub fn url(&self) -> &ServerUrl {
         &self.url
+    }
+
+    /// The file that the client's tokens are in.
+    pub(crate) fn token_file(&self) -> Option<TokenFile> {
+        match self.url.login() {
+            Some(Login::TokenFile(file)) => Some(file.clone()),
+            _ => None,
+        }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

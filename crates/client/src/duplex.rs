@@ -40,7 +40,7 @@ impl From<Severed> for Lost {
 pub(crate) struct Duplex {
     pub(crate) stream: Stream,
     pub(crate) input: BytesMut,
-    /// Encoded, not written yet.
+    /// Encoded, not written yet; TLS may hold a part of what is written until it is flushed.
     pub(crate) output: Vec<u8>,
     /// How much of `output` is written: `written <= output.len()`.
     written: usize,
@@ -96,7 +96,9 @@ impl Duplex {
         }
         self.output.clear();
         self.written = 0;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream)
+            .poll_flush(cx)
+            .map_err(Severed::Io)
     }
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Severed>> {

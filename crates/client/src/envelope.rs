@@ -42,6 +42,8 @@ pub enum ServerWord {
         /// When to come back.
         reconnect: Duration,
     },
+    /// The credential ends soon, and the connection with it.
+    Expiring,
     /// An operation of a newer server, to be passed over.
     Unknown,
 }
@@ -123,6 +125,7 @@ impl ServerWord {
             "drain" => Self::Drain {
                 reconnect: Duration::from_millis(wire.reconnect_ms),
             },
+            "expiring" => Self::Expiring,
             _ => Self::Unknown,
         })
     }
@@ -277,6 +280,12 @@ pub fn subscribe_request(id: u64, asked: Asked<'_>) -> Vec<u8> {
         prefetch: asked.prefetch,
     };
     serde_json::to_vec(&request).expect("a struct of texts is always JSON")
+}
+
+/// An `auth` request, with a token.
+pub fn auth_request(id: u64, token: &str) -> Vec<u8> {
+    let token = serde_json::Value::from(token);
+    format!(r#"{{"op":"auth","id":{id},"token":{token}}}"#).into_bytes()
 }
 
 /// An `unsubscribe` request.

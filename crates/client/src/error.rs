@@ -8,9 +8,11 @@ use serde::Deserialize;
 use tidings_types::RefusalCode;
 
 use crate::mqtt::{PacketError, Unsendable};
+use crate::tls;
 use crate::websocket::{CloseFrame, FrameError};
 
-/// The server said no. Whether asking again helps, [`Refused::is_permanent`] says.
+/// The server said no, or is not believed to be the one that is meant. Whether asking again helps,
+/// [`Refused::is_permanent`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The HTTP status, or the one that stands for the code in the refusal table.
@@ -158,7 +160,7 @@ impl fmt::Display for Lost {
                 "the server closed the connection with code {}: {}",
                 close.code, close.reason
             ),
-            Self::Draining => f.write_str("the server is restarting"),
+            Self::Draining => f.write_str("the server said goodbye"),
             Self::Silent(after) => write!(f, "nothing came for {} s", after.as_secs()),
             Self::Answer(what) => write!(f, "the server's answer is not understood: {what}"),
             Self::Frame(error) => write!(f, "the server breaks the WebSocket protocol: {error}"),
@@ -202,7 +204,11 @@ impl From<Refused> for TryError {
 
 impl From<Lost> for TryError {
     fn from(lost: Lost) -> Self {
-        Self::Lost(lost)
+        let refused = match &lost {
+            Lost::Connect(error) | Lost::Io(error) => tls::refused(error),
+            _ => None,
+        };
+        refused.map_or(Self::Lost(lost), Self::Refused)
     }
 }
 

@@ -219,7 +219,8 @@ impl HttpConnection {
 
     /// Writes all of it.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        self.stream.write_all(bytes).await.map_err(Lost::Io)
+        self.stream.write_all(bytes).await.map_err(Lost::Io)?;
+        self.stream.flush().await.map_err(Lost::Io)
     }
 
     /// Reads a response head, past interim ones (RFC 9110, 15.2) other than 101.

@@ -6,7 +6,7 @@
 //! tried, and a subscription resumes after the last message that it gave out, or takes part in its work queue again.
 //!
 //! The codecs ([`websocket`], [`sse`], [`http`], [`envelope`], [`mqtt`]) do no I/O of their own and are there for tests and
-//! measurements too. [`cli`] is what the command line's `pub`, `sub` and `bench` do.
+//! measurements too. [`cli`] is what the command line's `pub`, `sub`, `bench` and `health` do.
 
 pub mod backoff;
 mod bench;
@@ -25,6 +25,7 @@ mod random;
 pub mod sse;
 pub mod stream;
 mod subscription;
+pub mod tls;
 pub mod url;
 pub mod websocket;
 
@@ -32,11 +33,12 @@ pub mod websocket;
 mod testing;
 
 pub use backoff::RetryPolicy;
-pub use client::Client;
+pub use client::{Client, Unusable};
 pub use error::{Lost, Refused, TryError};
-pub use login::Login;
+pub use login::{Login, TokenFile};
 pub use message::{Gap, Keys, Message, Outgoing, PayloadForm, Receipt, Start, Verdict, WorkQueue};
 pub use pipeline::{Pipeline, PipelineEnded, PipelineStatus, Ticket};
 pub use publisher::{Publisher, Retrying};
 pub use random::Random;
 pub use subscription::{Item, Subscription, Wire};
+pub use tls::TlsFiles;

@@ -1,6 +1,8 @@
 //! Who the client says it is.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +12,43 @@ use base64::engine::general_purpose::STANDARD;
 pub enum Login {
     /// A token or an API key.
     Token(String),
+    /// A token in a file, which is read again for each connection, and when the server says that the token ends.
+    TokenFile(TokenFile),
     /// A user with a password.
     User(String, String),
+}
+
+/// A file with a token, or an API key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenFile {
+    path: PathBuf,
+    /// As it was first: shown while the file cannot be read.
+    first: String,
+}
+
+impl TokenFile {
+    /// Reads it for the first time. An error if it has no token.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            first: read(path)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The token that is in it now.
+    pub(crate) fn token(&self) -> String {
+        read(&self.path).unwrap_or_else(|_| self.first.clone())
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path)?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let detail = "it has to have a token, on one line";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, detail));
+    }
+    Ok(token.to_owned())
 }
 
 impl Login {
@@ -25,6 +62,7 @@ impl Login {
     pub(crate) fn authorization(&self) -> String {
         match self {
             Self::Token(token) => format!("Bearer {token}"),
+            Self::TokenFile(file) => format!("Bearer {}", file.token()),
             Self::User(user, password) => {
                 format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
             }
@@ -32,10 +70,11 @@ impl Login {
     }
 
     /// The user name, if there is one, and the password of an MQTT CONNECT.
-    pub(crate) fn parts(&self) -> (Option<&str>, &str) {
+    pub(crate) fn parts(&self) -> (Option<&str>, Cow<'_, str>) {
         match self {
-            Self::Token(token) => (None, token),
-            Self::User(user, password) => (Some(user), password),
+            Self::Token(token) => (None, token.into()),
+            Self::TokenFile(file) => (None, file.token().into()),
+            Self::User(user, password) => (Some(user), password.into()),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The connection below HTTP, WebSocket and MQTT. The one place that knows what it is made of, so that TLS becomes
-//! one more variant here.
+//! The connection below HTTP, WebSocket and MQTT: TCP, or TLS over it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +8,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
+use crate::tls::{Tls, is_final};
 use crate::url::ServerUrl;
 
 /// An open connection to a server.
@@ -17,15 +18,19 @@ use crate::url::ServerUrl;
 pub enum Stream {
     /// TCP without TLS.
     Plain(TcpStream),
+    /// TLS, after its handshake.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Opens connections.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    /// From the start of a connection attempt to its end, over all addresses of the host.
+    /// From the start of a connection attempt to its end, over all addresses of the host, with the handshake of TLS.
     pub timeout: Duration,
     /// The local address to connect from, if not the system's choice.
     pub source: Option<IpAddr>,
+    /// For servers that are spoken to over TLS.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Connector {
@@ -33,32 +38,43 @@ impl Default for Connector {
         Self {
             timeout: Duration::from_secs(10),
             source: None,
+            tls: None,
         }
     }
 }
 
 impl Connector {
-    /// Resolves the host and connects to its first address that answers.
+    /// Resolves the host, connects to its first address that answers, and shakes hands.
     pub async fn connect(&self, url: &ServerUrl) -> io::Result<Stream> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        let connected = tokio::time::timeout(self.timeout, self.connect_any(url))
+        let connect = async {
+            let stream = self.connect_any(url).await?;
+            match &self.tls {
+                Some(tls) => Ok(Stream::Tls(Box::new(tls.shake_hands(stream).await?))),
+                None => Ok(Stream::Plain(stream)),
+            }
+        };
+        let connected = tokio::time::timeout(self.timeout, connect)
             .await
             .unwrap_or_else(|_| Err(late()));
         // The error alone does not say where nobody listens.
         connected.map_err(|error| {
+            if is_final(&error) {
+                return error;
+            }
             let text = format!("{}:{}: {error}", url.host(), url.port());
             io::Error::new(error.kind(), text)
         })
     }
 
-    async fn connect_any(&self, url: &ServerUrl) -> io::Result<Stream> {
+    async fn connect_any(&self, url: &ServerUrl) -> io::Result<TcpStream> {
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in tokio::net::lookup_host((url.host(), url.port())).await? {
             match self.connect_one(address).await {
                 Ok(stream) => {
                     // Small frames that wait for an acknowledgement would cost 40 ms each.
                     stream.set_nodelay(true)?;
-                    return Ok(Stream::Plain(stream));
+                    return Ok(stream);
                 }
                 Err(error) => failed = error,
             }
@@ -93,6 +109,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer).map_err(cut_off),
         }
     }
 }
@@ -105,18 +122,31 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// An end without TLS's own word for it (RFC 8446, 6.1) is an error, as anybody on the way can make it; the text that
+/// rustls has for it is for programmers.
+fn cut_off(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        let text = "the connection was cut off, and not by the server's own word in TLS";
+        return io::Error::new(error.kind(), text);
+    }
+    error
 }

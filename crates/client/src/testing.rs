@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::message::Outgoing;
+use crate::tls::TlsFiles;
 use crate::websocket::accept;
 
 pub(crate) struct FakeServer {
@@ -27,7 +28,9 @@ impl FakeServer {
     pub(crate) async fn start() -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let client = Client::new(&url).unwrap().with_retry(retry());
+        let client = Client::new(&url, &TlsFiles::default())
+            .unwrap()
+            .with_retry(retry());
         (Self { listener }, client)
     }
 

@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use crate::login::Login;
 
-/// A server's address, from `http://host[:port][/prefix]`. `ws://` means the same as `http://`, and a bare
-/// `host:port` is taken as `http://host:port`.
+/// A server's address, from `http://host[:port][/prefix]`, or `https://` where it is spoken to over TLS. `ws://` and
+/// `wss://` mean the same, and a bare `host:port` is taken as `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
+    is_tls: bool,
     /// Without the brackets of an IPv6 literal.
     host: String,
     port: u16,
@@ -18,14 +19,37 @@ pub struct ServerUrl {
     login: Option<Login>,
 }
 
-const HTTP_PORT: u16 = 80;
-const MQTT_PORT: u16 = 1883;
+/// What is below a protocol, and the port that it has there (RFC 9110, 4.2; the registry of ports for MQTT).
+#[derive(Clone, Copy)]
+struct Ground {
+    is_tls: bool,
+    port_default: u16,
+}
+
+const HTTP: Ground = Ground::plain(80);
+const HTTPS: Ground = Ground::tls(443);
+const MQTT: Ground = Ground::plain(1883);
+const MQTTS: Ground = Ground::tls(8883);
+
+impl Ground {
+    const fn plain(port_default: u16) -> Self {
+        Self {
+            is_tls: false,
+            port_default,
+        }
+    }
+
+    const fn tls(port_default: u16) -> Self {
+        Self {
+            is_tls: true,
+            port_default,
+        }
+    }
+}
 
 /// Why a text is no server URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UrlError {
-    /// TLS is not there yet.
-    Secure,
     /// A scheme that is not HTTP's or WebSocket's.
     Scheme(String),
     /// A scheme that is not MQTT's.
@@ -47,16 +71,16 @@ pub enum UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Secure => f.write_str(
-                "this client does not speak TLS yet: use http:// (or mqtt://), or a TLS proxy on this machine",
-            ),
             Self::Scheme(scheme) => {
-                write!(f, "`{scheme}://` is not a scheme of a server: use http://")
+                write!(
+                    f,
+                    "`{scheme}://` is not a scheme of a server: use http:// or https://"
+                )
             }
             Self::NotMqtt(scheme) => {
                 write!(
                     f,
-                    "`{scheme}://` is not a scheme of an MQTT server: use mqtt:// (or tcp://, which is the same)"
+                    "`{scheme}://` is not a scheme of an MQTT server: use mqtt:// or mqtts://"
                 )
             }
             Self::Path => f.write_str("an MQTT URL has no path: write it as mqtt://127.0.0.1:1883"),
@@ -77,19 +101,19 @@ impl fmt::Display for UrlError {
 impl std::error::Error for UrlError {}
 
 impl ServerUrl {
-    /// Reads `mqtt://host[:port]`; `tcp://` means the same, and so does a bare `host:port`. The port is 1883
-    /// unless it says otherwise.
+    /// Reads `mqtt://host[:port]`, or `mqtts://` for TLS; `tcp://` and `ssl://` mean the same, and a bare `host:port`
+    /// is without TLS. The port is 1883, or 8883, unless it says otherwise.
     pub fn mqtt(text: &str) -> Result<Self, UrlError> {
         check_characters(text)?;
-        let rest = match text.split_once("://") {
-            None => text,
+        let (ground, rest) = match text.split_once("://") {
+            None => (MQTT, text),
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
-                "mqtt" | "tcp" => rest,
-                "mqtts" | "ssl" | "tls" => return Err(UrlError::Secure),
+                "mqtt" | "tcp" => (MQTT, rest),
+                "mqtts" | "ssl" | "tls" => (MQTTS, rest),
                 _ => return Err(UrlError::NotMqtt(scheme.to_owned())),
             },
         };
-        let url = Self::after_scheme(rest, MQTT_PORT)?;
+        let url = Self::after_scheme(rest, ground)?;
         match url.prefix.as_str() {
             "" => Ok(url),
             _ => Err(UrlError::Path),
@@ -101,6 +125,11 @@ impl ServerUrl {
         &self.host
     }
 
+    /// Whether it is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
@@ -110,9 +139,11 @@ impl ServerUrl {
     pub fn authority(&self) -> String {
         let bracketed = self.host.contains(':');
         let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
-        match self.port {
-            80 => format!("{open}{}{close}", self.host),
-            port => format!("{open}{}{close}:{port}", self.host),
+        let ground = if self.is_tls { HTTPS } else { HTTP };
+        if self.port == ground.port_default {
+            format!("{open}{}{close}", self.host)
+        } else {
+            format!("{open}{}{close}:{}", self.host, self.port)
         }
     }
 
@@ -138,20 +169,20 @@ impl FromStr for ServerUrl {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         check_characters(text)?;
-        let rest = match text.split_once("://") {
-            None => text,
+        let (ground, rest) = match text.split_once("://") {
+            None => (HTTP, text),
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
-                "http" | "ws" => rest,
-                "https" | "wss" => return Err(UrlError::Secure),
+                "http" | "ws" => (HTTP, rest),
+                "https" | "wss" => (HTTPS, rest),
                 _ => return Err(UrlError::Scheme(scheme.to_owned())),
             },
         };
-        Self::after_scheme(rest, HTTP_PORT)
+        Self::after_scheme(rest, ground)
     }
 }
 
 impl ServerUrl {
-    fn after_scheme(rest: &str, port_default: u16) -> Result<Self, UrlError> {
+    fn after_scheme(rest: &str, ground: Ground) -> Result<Self, UrlError> {
         if rest.contains(['?', '#']) {
             return Err(UrlError::Query);
         }
@@ -162,8 +193,9 @@ impl ServerUrl {
         if authority.contains('@') {
             return Err(UrlError::Credentials);
         }
-        let (host, port) = split_authority(authority, port_default)?;
+        let (host, port) = split_authority(authority, ground.port_default)?;
         Ok(Self {
+            is_tls: ground.is_tls,
             host: host.to_owned(),
             port,
             prefix: path.trim_end_matches('/').to_owned(),
@@ -248,8 +280,15 @@ mod tests {
             ("http://[::1]:9", "::1", 9, "[::1]:9", "/v1"),
             ("http://[::1]", "::1", 80, "[::1]", "/v1"),
             ("localhost:8080", "localhost", 8080, "localhost:8080", "/v1"),
+            ("https://h/a", "h", 443, "h", "/a/v1"),
+            ("HTTPS://h:80", "h", 80, "h:80", "/v1"),
+            ("wss://[::1]:9", "::1", 9, "[::1]:9", "/v1"),
+            ("http://h:443", "h", 443, "h:443", "/v1"),
         ] {
             let url: ServerUrl = text.parse().unwrap();
+            let scheme = text.to_ascii_lowercase();
+            let is_tls = scheme.starts_with("https") || scheme.starts_with("wss");
+            assert_eq!(url.is_tls(), is_tls, "{text}");
             assert_eq!(url.host(), host, "{text}");
             assert_eq!(url.port(), port, "{text}");
             assert_eq!(url.authority(), authority, "{text}");
@@ -259,17 +298,20 @@ mod tests {
 
     #[test]
     fn mqtt_urls_are_taken_apart() {
-        for (text, host, port) in [
-            ("mqtt://h", "h", 1883),
-            ("MQTT://h:9/", "h", 9),
-            ("tcp://[::1]:9", "::1", 9),
-            ("h:9", "h", 9),
+        for (text, host, port, is_tls) in [
+            ("mqtt://h", "h", 1883, false),
+            ("MQTT://h:9/", "h", 9, false),
+            ("tcp://[::1]:9", "::1", 9, false),
+            ("h:9", "h", 9, false),
+            ("mqtts://h", "h", 8883, true),
+            ("SSL://h", "h", 8883, true),
+            ("tls://h:9", "h", 9, true),
         ] {
             let url = ServerUrl::mqtt(text).unwrap();
-            assert_eq!((url.host(), url.port()), (host, port), "{text}");
+            let got = (url.host(), url.port(), url.is_tls());
+            assert_eq!(got, (host, port, is_tls), "{text}");
         }
         for (text, expect) in [
-            ("mqtts://h", UrlError::Secure),
             ("http://h", UrlError::NotMqtt("http".into())),
             ("mqtt://h/a", UrlError::Path),
             ("mqtt://u@h", UrlError::Credentials),
@@ -283,8 +325,6 @@ mod tests {
     #[test]
     fn what_is_no_server_url_is_refused() {
         for (text, expect) in [
-            ("https://h", UrlError::Secure),
-            ("wss://h", UrlError::Secure),
             ("mqtt://h", UrlError::Scheme("mqtt".into())),
             ("http://", UrlError::Host),
             ("http://:80", UrlError::Host),

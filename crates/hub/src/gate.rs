@@ -4,8 +4,8 @@
 //! subscription.
 
 use bytestring::ByteString;
-use tidings_ports::Start;
-use tidings_types::{Draft, Limits, Origin, Principal, Refusal, RefusalCode, TopicFilter};
+use tidings_ports::{Action, Start};
+use tidings_types::{Draft, Limits, Origin, Principal, Refusal, RefusalCode, Topic, TopicFilter};
 
 /// Something that passed the gate.
 #[derive(Clone, Debug)]
@@ -127,6 +127,33 @@ fn check_size(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
     }
 }
 
+/// What a publish to the topic asks for, if no grant of the principal's decides it. Topics of the server's own are
+/// open to nobody who is not granted them by name.
+#[must_use]
+pub fn undecided_publish(principal: &Principal, topic: &Topic) -> Option<(Action, TopicFilter)> {
+    let grants = &principal.grants;
+    let matches = |filter: &TopicFilter| filter.matches(topic);
+    let decided = grants.publish.iter().any(matches) || grants.deny_publish.iter().any(matches);
+    let asked = !decided && !topic.is_reserved() && !principal.is_nobody();
+    asked.then(|| (Action::Publish, TopicFilter::exact(topic)))
+}
+
+/// The same for a subscription.
+#[must_use]
+pub fn undecided_subscribe(
+    principal: &Principal,
+    filter: &TopicFilter,
+) -> Option<(Action, TopicFilter)> {
+    let grants = &principal.grants;
+    let decided = grants.subscribe.iter().any(|grant| grant.covers(filter))
+        || grants
+            .deny_subscribe
+            .iter()
+            .any(|deny| deny.overlaps(filter));
+    let asked = !decided && !filter.as_str().starts_with('$') && !principal.is_nobody();
+    asked.then(|| (Action::Subscribe, filter.clone()))
+}
+
 /// Who has not said who it is may do nothing, and is told that it should.
 fn check_somebody(principal: &Principal) -> Result<(), Refusal> {
     if principal.is_nobody() {
@@ -226,7 +253,6 @@ pub(crate) fn check_grants(principal: &Principal, filters: &[TopicFilter]) -> Re
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use tidings_types::Topic;
 
     fn draft(topic: &str, payload: usize) -> Draft {
         Draft::new(Topic::new(topic).unwrap(), Bytes::from(vec![b'x'; payload]))

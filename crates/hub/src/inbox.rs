@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytestring::ByteString;
-use tidings_ports::{Answer, Commit, Feed, Page, ReadError, ReplyTo, Tag};
+use tidings_ports::{Answer, Commit, Feed, Page, Permission, ReadError, ReplyTo, Tag};
 use tidings_types::{Batch, Limits, Message, Offset, Principal, Refusal, Storage, Topic};
 
 use crate::queue::{MemberId, QueueId, Request, Settled, Told};
-use crate::shard::{ConnectionId, SubscriptionId};
+use crate::shard::{ConnectionId, Recheck, Renewal, SubscriptionId};
 
 /// Live-only topics named in one `Lagged` note; over it every subscription is told of a gap.
 const LIVE_ONLY_TOPICS_MAX: usize = 256;
@@ -55,6 +55,14 @@ pub(crate) enum Note {
     },
     /// Who the peer of a connection is, or why that is not believed.
     Identified(ConnectionId, Tag, Result<Arc<Principal>, Refusal>),
+    /// Something was revoked or read again: who the peers are is asked anew.
+    Recheck(Arc<Recheck>),
+    /// The peer of a connection has shown a new credential elsewhere.
+    Renew(ConnectionId, Renewal),
+    /// What is permitted of the command of this number that a connection waits with.
+    Permitted(ConnectionId, u64, Permission),
+    /// Whether a connection's subscription may go on.
+    Repermitted(ConnectionId, SubscriptionId, Permission),
 }
 
 #[derive(Debug, Default)]
@@ -198,6 +206,15 @@ impl Inboxes {
     /// queues may have unacknowledged, so it is never dropped.
     pub(crate) fn send(&self, shard: usize, note: Note) {
         self.inboxes[shard].put(|waiting| waiting.notes.push_back(note));
+    }
+
+    /// Has every shard ask again who its peers are, with [`Authenticator::standing`](tidings_ports::Authenticator). What
+    /// was revoked must have been revoked before. `done` is told how many connections ended, when all are through.
+    pub fn recheck(&self, done: impl FnOnce(u64) + Send + 'static) {
+        let recheck = Arc::new(Recheck::new(Box::new(done)));
+        for shard in 0..self.len() {
+            self.send(shard, Note::Recheck(Arc::clone(&recheck)));
+        }
     }
 
     /// The inbox of a shard.

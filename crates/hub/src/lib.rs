@@ -5,6 +5,7 @@
 //! - [`Inboxes`] is the engine's feed: it hands every committed batch to every shard as one `Arc`, and
 //!   answers to the shard that asked.
 //! - [`gate`] is the only permission check. Nothing behind it takes what it did not admit.
+//! - [`meter`] counts what an identity takes, on all shards, where that is limited.
 //! - A session lives on the shard that [`home_shard`] names, where its connections are opened too; a work queue
 //!   lives on the home shard of its name, and its members anywhere. What of them outlives the process is kept by
 //!   the engine as states, which [`states_by_home`] hands back at the start.
@@ -23,9 +24,11 @@ pub mod bench;
 pub mod gate;
 pub mod inbox;
 mod lifetime;
+pub mod meter;
 pub mod metrics;
 pub mod outbox;
 mod queue;
+pub mod rate;
 mod session;
 pub mod shard;
 mod states;
@@ -37,4 +40,4 @@ pub use inbox::{Inbox, Inboxes};
 pub use metrics::{Metrics, SharedMetrics};
 pub use outbox::Outbox;
 pub use session::{home_shard, states_by_home};
-pub use shard::{ConnectionId, Peer, Shard, ShardConfig};
+pub use shard::{ConnectionId, Peer, Renewal, Shard, ShardConfig};

@@ -120,6 +120,7 @@ pub struct SharedMetrics {
     pub(crate) sessions: Bounded,
     /// Work queues of all shards.
     pub(crate) queues: Bounded,
+    revoked: AtomicU64,
 }
 
 /// How many there are of something that is bounded.
@@ -147,6 +148,7 @@ impl Default for SharedMetrics {
             refusals: RefusalCode::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             sessions: Bounded::default(),
             queues: Bounded::default(),
+            revoked: AtomicU64::new(0),
         }
     }
 }
@@ -155,6 +157,16 @@ impl SharedMetrics {
     /// Counts a refusal, from any thread.
     pub fn refused(&self, code: RefusalCode) {
         self.refusals[code.index()].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection that ended because of what was revoked.
+    pub(crate) fn revoked(&self) {
+        self.revoked.fetch_add(1, Relaxed);
+    }
+
+    /// How many connections ended because their credential was revoked, or is not there any more.
+    pub fn revocations(&self) -> u64 {
+        self.revoked.load(Relaxed)
     }
 
     /// How often this was refused.

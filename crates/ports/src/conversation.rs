@@ -324,6 +324,14 @@ pub enum Event {
         tag: Tag,
         /// When that ends, and the connection with it.
         expires: Option<Timestamp>,
+        /// How long it is until then.
+        left: Option<Duration>,
+    },
+    /// The peer's credential ends soon, and the connection with it: where the protocol has a word for it, the peer is
+    /// told, so that it can show a new one in time.
+    Expiring {
+        /// How long it still is.
+        left: Duration,
     },
     /// The subscription is gone.
     Unsubscribed {

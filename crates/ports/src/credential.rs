@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use tidings_types::{Principal, Protocol, Refusal};
+use tidings_types::{Principal, Protocol, Refusal, Timestamp};
 use zeroize::Zeroizing;
 
 /// A password, a token or a key. It is not shown by `Debug`, is compared in a time that depends on nothing
@@ -85,18 +85,43 @@ impl Credential {
     }
 }
 
+/// What the client certificate says that a peer proved to have in its TLS handshake (RFC 5280). Shared by all that
+/// one connection does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Whose it is; `None` if it does not say so in the way that is configured.
+    pub name: Option<String>,
+    /// From when on it counts for nothing.
+    pub expires: Timestamp,
+    /// The SHA-256 of the whole certificate, in hexadecimal digits.
+    pub fingerprint: String,
+}
+
 /// Takes the outcome of an [`Attempt`]: who the peer is, or why that is not believed.
 pub type Outcome = Box<dyn FnOnce(Result<Arc<Principal>, Refusal>) + Send>;
 
 /// A credential with where it comes from, for those who count and slow down what is refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// What the peer shows.
     pub credential: Credential,
     /// How it came.
     pub protocol: Protocol,
-    /// The peer's address, where there is one.
+    /// The client's address, where there is one.
     pub address: Option<IpAddr>,
+    /// What counts where the credential is none.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
+/// What somebody who was let in is now.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// As good as then.
+    Good,
+    /// Good, and may do other things than then.
+    Changed(Arc<Principal>),
+    /// Nobody any more, for this reason.
+    Ended(Refusal),
 }
 
 /// Turns credentials into principals, without blocking whoever asks.
@@ -104,6 +129,12 @@ pub trait Authenticator: Send + Sync {
     /// Judges a credential. The outcome is told once: before this returns, or later by another thread. With too
     /// much to judge it is `Busy`, at once.
     fn authenticate(&self, attempt: Attempt, outcome: Outcome);
+
+    /// What somebody who was let in is now: asked when a connection begins, and of all that are open when something
+    /// was revoked or read again. Never blocks.
+    fn standing(&self, _principal: &Arc<Principal>) -> Standing {
+        Standing::Good
+    }
 }
 
 /// Lets everybody in as anonymous: for a hub without credentials.

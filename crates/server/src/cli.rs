@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
-use tidings_client::cli::{BenchArgs, PubArgs, SubArgs};
+use tidings_client::cli::{BenchArgs, HealthArgs, PubArgs, SubArgs};
 
 use crate::config::options::{Flag, OPTIONS, OptionSpec};
 use crate::config::{Config, Inputs, Setting};
@@ -30,6 +30,8 @@ pub enum Command {
     Sub(SubArgs),
     /// Measure a running server.
     Bench(BenchArgs),
+    /// Ask a running server whether it is ready: exit code 0 if it is.
+    Health(HealthArgs),
     /// Set a user's password in a password file.
     Passwd(PasswdArgs),
     /// Make and revoke API keys.

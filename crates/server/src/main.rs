@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use tidings_client::cli::{bench, publish, subscribe};
+use tidings_client::cli::{bench, health, publish, subscribe};
 use tidings_log::Report;
 use tidings_server::cli::{CheckArgs, Cli, Command, ServeArgs};
 use tidings_server::config::{self, DataPlace};
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Pub(args) => publish(args),
         Command::Sub(args) => subscribe(args),
         Command::Bench(args) => bench(args),
+        Command::Health(args) => health(args),
         Command::Passwd(args) => made(secrets::passwd(&args)),
         Command::Key(command) => made(secrets::key(command)),
         Command::Token(command) => made(secrets::token(command)),

@@ -20,7 +20,7 @@ pub use limits::Limits;
 pub use message::{
     Batch, Draft, FormatId, FrameFormat, Message, Origin, PayloadFormat, Properties, Qos, Receipt,
 };
-pub use principal::{Grants, Principal};
+pub use principal::{Grants, Principal, Voucher};
 pub use protocol::Protocol;
 pub use refusal::{Refusal, RefusalCode};
 pub use retention::{Durability, Retention, RetentionRules, Storage};

@@ -70,8 +70,26 @@ pub struct Limits {
     pub session_bytes_max: usize,
     /// Connections in all.
     pub connections_max: usize,
-    /// Connections from one address; 0 is no limit.
+    /// Connections from one address (one /64 of IPv6); 0 is no limit.
     pub connections_per_address_max: usize,
+    /// New connections from one address in a second; 0 is no limit.
+    pub connections_per_address_rate: u64,
+    /// New connections from one address at once, after a pause; 0 is what the rate gives in a second.
+    pub connections_per_address_burst: u64,
+    /// Open connections of one identity, which showed a credential; 0 is no limit.
+    pub connections_per_identity_max: usize,
+    /// Messages that one identity publishes in a second; 0 is no limit.
+    pub publishes_per_identity_rate: u64,
+    /// Messages that one identity publishes at once; 0 is what the rate gives in a second.
+    pub publishes_per_identity_burst: u64,
+    /// Bytes of payloads and properties that one identity publishes in a second; 0 is no limit.
+    pub publish_bytes_per_identity_rate: u64,
+    /// Bytes that one identity publishes at once; 0 is what the rate gives in a second, and at least one message.
+    pub publish_bytes_per_identity_burst: u64,
+    /// Subscriptions and reads that one identity asks for in a second; 0 is no limit.
+    pub requests_per_identity_rate: u64,
+    /// Subscriptions and reads at once; 0 is what the rate gives in a second.
+    pub requests_per_identity_burst: u64,
     /// Between two heartbeats to a peer, before jitter.
     pub heartbeat_ms: u64,
     /// A WebSocket peer that sent nothing, not even a pong, for this long is dead.
@@ -138,6 +156,15 @@ impl Default for Limits {
             session_bytes_max: 256 << 10,
             connections_max: 100_000,
             connections_per_address_max: 0,
+            connections_per_address_rate: 0,
+            connections_per_address_burst: 0,
+            connections_per_identity_max: 0,
+            publishes_per_identity_rate: 0,
+            publishes_per_identity_burst: 0,
+            publish_bytes_per_identity_rate: 0,
+            publish_bytes_per_identity_burst: 0,
+            requests_per_identity_rate: 0,
+            requests_per_identity_burst: 0,
             heartbeat_ms: 15_000,
             silence_ms_max: 45_000,
             stall_ms_max: 300_000,

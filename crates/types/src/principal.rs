@@ -84,6 +84,18 @@ impl TopicFilter {
     }
 }
 
+/// What a principal rests on: whether it is still good can be asked again later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Voucher {
+    /// Which reading of the configuration it was judged by; 0 is none.
+    pub judged_by: u64,
+    /// Tells the entry of a file that vouches for it from every other, and from what that entry was before. It means
+    /// something in this process alone.
+    pub entry: Option<u64>,
+    /// When the credential was issued, if it says so (a token's `iat`).
+    pub issued: Option<Timestamp>,
+}
+
 /// An identity with its grants and its end. Shared by all that one peer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -95,8 +107,10 @@ pub struct Principal {
     pub expires: Option<Timestamp>,
     /// What vouches for it: the metrics label, and what tells equal names of different sources apart.
     pub source: &'static str,
-    /// The public name of the very credential (a key's id, a token's `jti`), to revoke it by.
+    /// The public name of the very credential (a key's id, a token's `jti`, a certificate's fingerprint), to revoke it by.
     pub credential: Option<String>,
+    /// What it rests on.
+    pub voucher: Voucher,
 }
 
 impl Principal {
@@ -112,8 +126,12 @@ impl Principal {
             expires: None,
             source: Self::ANONYMOUS,
             credential: None,
+            voucher: Voucher::default(),
         }
     }
+
+    /// The source of a principal that a client certificate names.
+    pub const CERTIFICATE: &'static str = "certificate";
 
     /// The source of a peer that has not said who it is.
     pub const NOBODY: &'static str = "nobody";
@@ -127,6 +145,7 @@ impl Principal {
             expires,
             source: Self::NOBODY,
             credential: None,
+            voucher: Voucher::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a peer may be refused, in one table: the slug, and what each protocol says for it.
 
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $code:ident $slug:literal $http:literal $ws:literal $mqtt:literal $title:literal,)*) => {
@@ -101,6 +102,8 @@ refusals! {
     TooManySessions "too-many-sessions" 429 1008 0x97 "Too many sessions",
     /// What is to be kept of a session is over the limit.
     SessionTooLarge "session-too-large" 413 1009 0x97 "The session is too large",
+    /// The identity has as many connections as it may.
+    TooManyConnections "too-many-connections" 429 1013 0x97 "Too many connections",
     /// Too many requests in a time, or at once.
     RateLimited "rate-limited" 429 1008 0x96 "Too many requests",
     /// The request's line and headers are over the limit.
@@ -135,7 +138,7 @@ impl RefusalCode {
     pub const fn retry_after_s(self) -> Option<u32> {
         match self {
             Self::Busy | Self::RateLimited => Some(1),
-            Self::AtCapacity | Self::ShuttingDown => Some(5),
+            Self::AtCapacity | Self::ShuttingDown | Self::TooManyConnections => Some(5),
             Self::StorageFull => Some(30),
             _ => None,
         }
@@ -150,6 +153,8 @@ pub struct Refusal {
     /// What was wrong with this request and what to do, in a sentence; names the limit where there is one.
     /// Never holds a secret.
     pub detail: String,
+    /// After how many milliseconds the same request may succeed, where that is known better than by the code.
+    pub after_ms: Option<u64>,
 }
 
 impl Refusal {
@@ -158,7 +163,34 @@ impl Refusal {
         Self {
             code,
             detail: detail.into(),
+            after_ms: None,
         }
+    }
+
+    /// The same, with the time after which the request may succeed.
+    #[must_use]
+    pub fn after_ms(mut self, ms: u64) -> Self {
+        self.after_ms = Some(ms);
+        self
+    }
+
+    /// After which time the same request may succeed, if waiting helps.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let known = self.after_ms.map(Duration::from_millis);
+        let usual = || {
+            self.code
+                .retry_after_s()
+                .map(|s| Duration::from_secs(s.into()))
+        };
+        known.or_else(usual)
+    }
+
+    /// The same in whole seconds, at least one (`Retry-After`).
+    #[must_use]
+    pub fn retry_after_s(&self) -> Option<u64> {
+        let ms = self.retry_after()?.as_millis();
+        u64::try_from(ms.div_ceil(1_000).max(1)).ok()
     }
 }
 
@@ -184,5 +216,18 @@ mod tests {
             assert!(code.mqtt_reason() >= 0x80, "{code:?}");
             assert!(!code.slug().contains(char::is_uppercase));
         }
+    }
+
+    #[test]
+    fn the_time_to_come_back_is_never_told_shorter_than_it_is() {
+        let refusal = Refusal::new(RefusalCode::RateLimited, "slow down");
+        assert_eq!(refusal.retry_after_s(), Some(1));
+        for (ms, s) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (61_000, 61)] {
+            let refusal = refusal.clone().after_ms(ms);
+            assert_eq!(refusal.retry_after(), Some(Duration::from_millis(ms)));
+            assert_eq!(refusal.retry_after_s(), Some(s), "{ms} ms");
+        }
+        let forbidden = Refusal::new(RefusalCode::Forbidden, "no");
+        assert_eq!(forbidden.retry_after_s(), None);
     }
 }

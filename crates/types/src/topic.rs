@@ -197,6 +197,10 @@ impl TopicFilter {
         if other.starts_with('$') && self.0.starts_with(['+', '#']) {
             return false;
         }
+        if self.0 == "+/#" {
+            // Every topic has a first level: this is `#` in other words.
+            return true;
+        }
         let mut mine = self.0.split('/');
         let mut theirs = other.split('/');
         loop {
@@ -322,6 +326,9 @@ mod tests {
             ("#", "a/#", true),
             ("#", "#", true),
             ("+", "#", false),
+            ("+/#", "#", true),
+            ("+/#", "$sys/#", false),
+            ("+/+/#", "#", false),
             ("#", "$sys/#", false),
             ("a/+/c", "a/b/c", true),
             ("a/+/c", "a/+/c", true),

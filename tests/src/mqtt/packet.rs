@@ -269,7 +269,7 @@ impl Answer {
                 answer.present = take(body, 1) == 1;
                 answer.reasons.push(take(body, 1) as u8);
             }
-            kind::DISCONNECT | kind::PINGRESP => {}
+            kind::DISCONNECT | kind::PINGRESP | kind::AUTH => {}
             _ => answer.id = take(body, 2) as u16,
         }
         if matches!(kind, kind::SUBACK | kind::UNSUBACK) {

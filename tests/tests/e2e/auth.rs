@@ -1,13 +1,21 @@
 //! Who may come in, and may what: every protocol with every kind of credential.
 
+mod admin;
+mod checker;
 mod clients;
+mod cookie;
+mod doors;
 mod end;
 mod files;
-mod guide;
+mod grants;
 mod http;
 mod mqtt;
+mod renewal;
+mod revoked;
 mod stomp;
+mod subprotocol;
 mod tidings;
+mod who;
 
 use std::fs;
 use std::path::PathBuf;
@@ -71,6 +79,7 @@ impl Guarded {
             ("auth.permissions_file", text("permissions")),
             ("auth.jwt_leeway_ms", "0".to_owned()),
             ("auth.failures_max", "0".to_owned()),
+            ("auth.expiry_notice_ms", "0".to_owned()),
             ("log_output.level", "trace".to_owned()),
         ];
         let mut options = Options::default();
@@ -112,6 +121,19 @@ impl Guarded {
         }
     }
 
+    /// Whether nothing secret is in the log, which has everything.
+    #[track_caller]
+    fn assert_log_is_clean(&self, secrets: &[&str]) {
+        for line in self.server.log() {
+            for secret in secrets
+                .iter()
+                .chain([&self.key.as_str(), &self.token.as_str()])
+            {
+                assert!(!line.contains(*secret), "{line}");
+            }
+        }
+    }
+
     /// A token of the same user that ends soon.
     fn short(&self, span: &str) -> String {
         mint(&self.path("secret"), "ann", span)
@@ -134,7 +156,7 @@ fn mint(secret: &std::path::Path, subject: &str, span: &str) -> String {
 }
 
 #[track_caller]
-fn set_password(file: &std::path::Path, user: &str, password: &str) {
+pub(crate) fn set_password(file: &std::path::Path, user: &str, password: &str) {
     let mut command = std::process::Command::new("sh");
     command
         .args(["-c", r#"printf '%s\n' "$0" | "$@""#, password])

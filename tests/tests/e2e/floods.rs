@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidings_e2e::http::{Opened, connect};
+use tidings_e2e::http::{Opened, Request, connect};
+use tidings_e2e::http2;
+use tidings_e2e::mqtt::{Client, Connect};
 use tidings_e2e::{Options, Server, eventually};
 
 /// Reads one answer from a keep-alive connection.
@@ -113,4 +115,80 @@ fn pings_without_end_from_a_peer_that_reads_nothing_cost_a_bounded_outbox() {
     // An outbox of 1 MiB each, and the allocator's share; without a bound it would be a gigabyte.
     assert!(grown < 40 << 20, "{grown} bytes for eight peers");
     server.publish("a", "others are served");
+}
+
+#[test]
+fn an_http2_peer_that_reads_nothing_costs_what_was_announced() {
+    let server = Server::start(Options::default().set("limits.http2_streams_max", 64));
+    let text = "x".repeat(100_000);
+    for _ in 0..20 {
+        server.publish_batch("big", &vec![text.clone(); 50]);
+    }
+    // What the log's own caches take is there before.
+    let wanted = "/v1/topics/big?after=earliest";
+    let stream = [("accept", "text/event-stream")];
+    drop(
+        Request::get(wanted)
+            .header("Accept", "text/event-stream")
+            .open(server.address()),
+    );
+    let before = server.resident_bytes();
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        // SETTINGS_INITIAL_WINDOW_SIZE: the server may send nothing of a body.
+        let mut peer = http2::open(server.address(), &[(4, 0)]).expect("a connection");
+        for id in 0..64 {
+            peer.write_all(&http2::get(2 * id + 1, wanted, &stream))
+                .expect("sent");
+        }
+        peers.push(peer);
+    }
+    eventually("all streams are open", Duration::from_secs(10), || {
+        server.metric("tidings_connections", "\"sse\"") >= 128.0
+    });
+    eventually("their outboxes are full", Duration::from_secs(20), || {
+        server.metric("tidings_delivered_bytes_total", "\"sse\"") >= 128.0 * 250_000.0
+    });
+    let grown = server.resident_bytes().saturating_sub(before);
+    let each = server.announced_bytes("memory_per_slow_http2_peer_max");
+    assert_eq!(
+        each,
+        64 * (server.announced_bytes("memory_per_slow_peer_max") + (16 << 10))
+    );
+    assert!(
+        grown < 2 * each,
+        "{grown} bytes, {each} announced for each of two"
+    );
+    server.publish("a", "others are served");
+}
+
+#[test]
+fn who_has_not_signed_in_takes_no_room_from_those_who_publish() {
+    let server = Server::start(Options::default());
+    // The beginnings of long CONNECTs, far more than there is room for.
+    let mut slow = Vec::new();
+    let begun = [
+        &[0x10, 0xf0, 0xff, 0x0f, 0, 4][..],
+        b"MQTT\x04",
+        &vec![0; 250_000],
+    ]
+    .concat();
+    for _ in 0..600 {
+        let mut stream = connect(server.mqtt()).expect("a connection");
+        // It may be refused before it is all written.
+        stream.write_all(&begun).unwrap_or_default();
+        slow.push(stream);
+    }
+    eventually("some are refused", Duration::from_secs(10), || {
+        server.metric("tidings_refusals_total", "busy") > 0.0
+    });
+    for shard in 0..8 {
+        let big = "x".repeat(900_000);
+        let answer = Request::post("/v1/topics/a")
+            .body(big)
+            .send(server.address());
+        assert_eq!(answer.status, 201, "{shard}: {}", answer.text());
+        // And short CONNECTs are still taken.
+        Client::open(server.mqtt(), &Connect::v5(&format!("c{shard}")));
+    }
 }

@@ -5,6 +5,7 @@
     reason = "in a test, also in a function that tests share, it fails the test"
 )]
 
+mod abuse;
 mod auth;
 mod autobahn;
 mod bad_input;
@@ -13,9 +14,13 @@ mod command_line;
 mod crash;
 mod floods;
 mod http_api;
+mod limits;
 mod matrix;
 mod mqtt;
+mod packaging;
+mod proxies;
 mod quickstart;
+mod remote;
 mod retained;
 mod shutdown;
 mod slow_reader;

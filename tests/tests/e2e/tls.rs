@@ -1,8 +1,11 @@
 //! TLS on every listener. The client libraries are with their protocols: tests whose names end in `over_tls`.
 
 mod abuse;
+mod acme;
 mod certificates;
 mod guide;
+mod identity;
+mod tidings;
 mod wires;
 
 use std::process::Command;

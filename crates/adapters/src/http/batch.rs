@@ -218,8 +218,8 @@ fn read_draft(json: &str, at: &Position, limits: &Limits) -> Result<Draft, Refus
     })?;
     // Whatever refuses a message says where the message stands.
     read_fields(&fields, limits).map_err(|refusal| Refusal {
-        code: refusal.code,
         detail: format!("{at}: {}", refusal.detail),
+        ..refusal
     })
 }
 

@@ -20,8 +20,9 @@ use super::compress::add_vary;
 use super::route::allowed;
 
 /// What a page may read of a response besides its body.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("ETag, Location, Retry-After, Tidings-Gap, Tidings-Next");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "ETag, Location, Retry-After, Tidings-Gap, Tidings-Next, Tidings-Refused",
+);
 
 /// The allow-list. The default permits the server's own pages alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +108,12 @@ impl Cors {
         self.any.then_some(Permit::Any)
     }
 
+    /// Whether this very origin is listed: only such a page may speak for a user by a cookie.
+    #[must_use]
+    pub fn lists(&self, origin: &str) -> bool {
+        self.permit(origin) == Some(Permit::Exact)
+    }
+
     /// The answer to `OPTIONS`: what the page's browser may send here, or for anything else the methods.
     ///
     /// An origin that is not permitted gets no permission and no error: the browser tells its page.
@@ -185,7 +192,7 @@ impl Cors {
 }
 
 /// Whether a page that was loaded from this host is the server's own.
-fn is_own(origin: &str, host: &str) -> bool {
+pub(super) fn is_own(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else {
         return false;
     };

@@ -187,3 +187,12 @@ fn pages_of_other_origins_may_not_write() {
         }
     }
 }
+
+#[test]
+fn a_wildcard_lists_nobody() {
+    let cors = Cors::new(["*", "https://*.example.com", "https://app.example"]).unwrap();
+    assert!(cors.lists("https://app.example"));
+    for origin in ["https://x.example.com", "https://other.example", "null"] {
+        assert!(!cors.lists(origin), "{origin}");
+    }
+}

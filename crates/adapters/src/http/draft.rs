@@ -10,7 +10,7 @@ use http::request::Parts;
 use tidings_types::{Draft, Limits, PayloadFormat, Refusal, RefusalCode, Topic};
 
 use super::route::essence;
-use crate::query::{bad_parameter, parse_duration, parse_flag, percent_decode};
+use crate::query::{bad_parameter, check_headers, parse_duration, parse_flag, percent_decode};
 use crate::sse::is_reserved_event;
 
 /// In front of the names of user properties.
@@ -165,7 +165,7 @@ pub(super) fn check_event(name: &str, event: &str) -> Result<(), Refusal> {
     if is_reserved_event(event) {
         return Err(bad_parameter(
             name,
-            "`gap`, `drain`, `lost` and names that begin with `tidings-` are the server's own event types: choose another",
+            "`gap`, `drain`, `lost`, `expiring` and names that begin with `tidings-` are the server's own event types: choose another",
         ));
     }
     Ok(())
@@ -181,9 +181,10 @@ pub(super) fn check_ttl(name: &str, ttl: Duration) -> Result<Duration, Refusal> 
     Ok(ttl)
 }
 
-/// Checks what the limits say about the properties together.
+/// Checks the user properties, and what the limits say about the properties together.
 pub(super) fn check_properties(draft: &Draft, limits: &Limits) -> Result<(), Refusal> {
     let properties = &draft.properties;
+    check_headers(&properties.headers)?;
     if properties.headers.len() > limits.message_headers_max {
         let max = limits.message_headers_max;
         return Err(bad_parameter(

@@ -101,6 +101,8 @@ fn bad_headers_are_refused_by_name() {
         ("tidings-event: %zz", BadRequest, "tidings-event"),
         ("tidings-header-a: %ff", BadText, "tidings-header-a"),
         ("tidings-header-: x", BadParameter, "Tidings-Header-"),
+        ("tidings-header-a: 1%0ab: 2", BadParameter, "control"),
+        ("tidings-header-a: %00", BadParameter, "control"),
         ("idempotency-key: ", BadParameter, "Idempotency-Key"),
         (&long, BadParameter, "limits.key_bytes_max"),
         (

@@ -24,6 +24,7 @@ use tidings_ports::{Gap, Page, Start};
 use tidings_types::{Cursor, Epoch, Timestamp, TopicFilter};
 
 use super::compress::CODINGS;
+use super::credential::is_shown_in_subprotocol;
 use super::response::{header_value, json_response, page_body, page_signals};
 use super::route::is_secret_parameter;
 use crate::envelope::JsonEnvelope;
@@ -60,6 +61,8 @@ pub struct Caching {
     pub now: Timestamp,
     /// The shortest `age_max` of the retention rules that could match; `None` if nothing is removed by age.
     pub age_max: Option<Duration>,
+    /// Whether everybody may read what this reader may. If not, it is for this reader's own cache alone.
+    pub is_public: bool,
 }
 
 /// A year: "for ever" in `max-age`.
@@ -103,7 +106,10 @@ pub fn history(
         }
         let headers = response.headers_mut();
         headers.insert(ETAG, header_value(&matched.unwrap_or(tag)));
-        headers.insert(CACHE_CONTROL, cache_control(parts, fresh_s));
+        headers.insert(
+            CACHE_CONTROL,
+            cache_control(parts, caching.is_public, fresh_s),
+        );
         headers.insert(
             VARY,
             HeaderValue::from_static(
@@ -135,11 +141,11 @@ fn fresh_s(page: &Page, caching: Caching) -> u64 {
     }
 }
 
-fn cache_control(parts: &Parts, fresh_s: u64) -> HeaderValue {
-    let scope = if shows_credential(parts) {
-        "private"
-    } else {
+fn cache_control(parts: &Parts, is_public: bool, fresh_s: u64) -> HeaderValue {
+    let scope = if is_public && !shows_credential(parts) {
         "public"
+    } else {
+        "private"
     };
     if fresh_s == 0 {
         return header_value(&format!("{scope}, no-cache"));
@@ -151,6 +157,7 @@ fn shows_credential(parts: &Parts) -> bool {
     let query = parts.uri.query().unwrap_or_default();
     parts.headers.contains_key(AUTHORIZATION)
         || parts.headers.contains_key(COOKIE)
+        || is_shown_in_subprotocol(parts)
         || pairs(query).any(|(name, _)| is_secret_parameter(name))
 }
 

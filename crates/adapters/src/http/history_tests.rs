@@ -33,6 +33,7 @@ fn page(payloads: &[(u64, &str)], scanned_to: u64, at_head: bool) -> Page {
 const ALWAYS: Caching = Caching {
     now: Timestamp(1_000),
     age_max: None,
+    is_public: true,
 };
 
 fn respond(parts: &Parts, start: Start, page: &Page, caching: Caching) -> Response<Bytes> {
@@ -160,6 +161,7 @@ fn a_page_is_fresh_until_its_first_message_is_removed_by_age() {
         let caching = Caching {
             now: Timestamp(now),
             age_max,
+            ..ALWAYS
         };
         let response = respond(&get("/", &[]), Start::After(cursor(1)), page, caching);
         assert_eq!(
@@ -186,6 +188,18 @@ fn a_page_that_was_read_with_a_credential_is_private() {
             "{uri} {headers:?}"
         );
     }
+}
+
+#[test]
+fn a_page_that_not_everybody_may_read_is_private_whatever_the_head_shows() {
+    let full = page(&[(3, "a")], 3, false);
+    let caching = Caching {
+        is_public: false,
+        ..ALWAYS
+    };
+    let response = respond(&get("/", &[]), Start::After(cursor(1)), &full, caching);
+    let expect = Some("private, max-age=31536000, immutable");
+    assert_eq!(header(&response, "cache-control"), expect);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 mod accept;
 mod batch;
 mod compress;
+mod cookie;
 mod cors;
 mod credential;
 mod draft;
@@ -22,15 +23,17 @@ pub(crate) mod testing;
 
 pub use batch::batch;
 pub use compress::compress;
+pub use cookie::{admit_cookie, cookie, is_cookie_name};
 pub use cors::{Cors, CorsError};
-pub use credential::credential;
+pub use credential::{credential, is_shown_in_subprotocol};
 pub use draft::draft;
 pub(crate) use draft::is_binary_type;
 pub use history::{Caching, Found, History, history};
 pub use openapi::OPENAPI;
 pub(crate) use response::write_gap;
 pub use response::{
-    health, page, page_headers, problem, published, published_batch, ready, refused, secure, topics,
+    health, page, page_headers, problem, published, published_batch, ready, refused, renewal_path,
+    renewed, secure, topics,
 };
 pub(crate) use response::{json_response, page_body, page_signals};
 pub use route::{RawSocket, Route, body_bytes_max, redact, route, stream_from_body};

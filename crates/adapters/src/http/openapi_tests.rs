@@ -11,7 +11,7 @@ fn document() -> Value {
 
 /// A path that can be requested, with what its operations cannot do without.
 fn concrete(template: &str) -> String {
-    let path = template.replace("{topic}", "a/b");
+    let path = template.replace("{topic}", "a/b").replace("{stream}", "x");
     match template {
         "/v1/subscribe" => format!("{path}?topic=a"),
         _ => path,
@@ -22,7 +22,9 @@ fn concrete(template: &str) -> String {
 fn everything_in_the_description_routes() {
     let document = document();
     let mut operations = 0;
-    for (template, item) in document["paths"].as_object().unwrap() {
+    let paths = document["paths"].as_object().unwrap();
+    // What has servers of its own is on the admin listener.
+    for (template, item) in paths.iter().filter(|(_, item)| item["servers"].is_null()) {
         for method in item
             .as_object()
             .unwrap()
@@ -51,12 +53,14 @@ fn everything_that_routes_is_in_the_description() {
         "/v1/publish",
         "/v1/subscribe",
         "/v1/ws",
+        "/v1/streams/{stream}/auth",
         "/healthz",
         "/readyz",
         "/metrics",
         "/openapi.json",
     ];
-    assert_eq!(paths.len(), templates.len());
+    let ours = paths.values().filter(|item| item["servers"].is_null());
+    assert_eq!(ours.count(), templates.len());
     for template in templates {
         let uri = concrete(template);
         let path = uri.split('?').next().unwrap();

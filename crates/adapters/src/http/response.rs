@@ -9,7 +9,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tidings_ports::{EngineHealth, Gap, TopicsPage};
-use tidings_types::{Cursor, Epoch, Offset, Receipt, Refusal, RefusalCode, Topic};
+use tidings_types::{Cursor, Epoch, Offset, Receipt, Refusal, RefusalCode, Timestamp, Topic};
 
 use super::route::allowed;
 use crate::envelope::{write_display, write_json_string};
@@ -86,6 +86,24 @@ fn location(receipt: &Receipt, topic: &Topic) -> String {
     text
 }
 
+/// The path at which the credential of an event stream is renewed.
+#[must_use]
+pub fn renewal_path(stream: &str) -> String {
+    format!("/v1/streams/{stream}/auth")
+}
+
+/// `200` for a stream whose credential was renewed: `{"expires":<milliseconds since 1970>}`, or `{}` if it has no end.
+#[must_use]
+pub fn renewed(expires: Option<Timestamp>) -> Response<Bytes> {
+    let mut body = b"{".to_vec();
+    if let Some(expires) = expires {
+        body.extend_from_slice(b"\"expires\":");
+        write_number(expires.0, &mut body);
+    }
+    body.push(b'}');
+    json_response(StatusCode::OK, body)
+}
+
 /// A problem document (RFC 9457) with the status, and the headers that belong to it: `Retry-After`,
 /// `WWW-Authenticate` (401), `Upgrade` and `Sec-WebSocket-Version` (426).
 ///
@@ -113,7 +131,7 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    if let Some(seconds) = code.retry_after_s() {
+    if let Some(seconds) = refusal.retry_after_s() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     match code {
@@ -213,9 +231,16 @@ pub fn page(media_type: &'static str, body: Bytes) -> Response<Bytes> {
     response(StatusCode::OK, HeaderValue::from_static(media_type), body)
 }
 
-/// Adds what every response of ours has: no browser guesses its type.
+/// Adds what every response of ours has: no browser guesses its type, runs something in it, frames it, tells others its
+/// address, or has a page of another origin load it as something that it is not. A page that may read it by
+/// [`Cors`](super::Cors) is not kept from that.
 pub fn secure(headers: &mut HeaderMap) {
+    let policy = "default-src 'none'; frame-ancestors 'none'";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let same_origin = HeaderValue::from_static("same-origin");
+    headers.insert("cross-origin-resource-policy", same_origin);
 }
 
 /// Adds what a page of ours needs to be safe in a browser: nothing is loaded but from this server, nobody frames
@@ -223,13 +248,11 @@ pub fn secure(headers: &mut HeaderMap) {
 pub fn page_headers(headers: &mut HeaderMap) {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                   connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     secure(headers);
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     for (name, value) in [
         ("cross-origin-opener-policy", "same-origin"),
-        ("cross-origin-resource-policy", "same-origin"),
         (
             "permissions-policy",
             "camera=(), geolocation=(), microphone=()",

@@ -40,6 +40,8 @@ pub enum Route {
     MqttSocket,
     /// A WebSocket that carries STOMP.
     StompSocket,
+    /// Move the end of an event stream: show a new credential for it. The name is not decoded.
+    RenewStream(String),
     /// Whether the process lives.
     Health,
     /// Whether it can serve.
@@ -77,6 +79,8 @@ enum Place<'a> {
     Socket,
     Mqtt,
     Stomp,
+    /// With the stream's name.
+    StreamAuth(&'a str),
     Health,
     Ready,
     Metrics,
@@ -89,6 +93,12 @@ impl<'a> Place<'a> {
     fn of(path: &'a str) -> Self {
         if let Some(rest) = path.strip_prefix("/v1/topics/") {
             return Self::Topic(rest);
+        }
+        if let Some(rest) = path.strip_prefix("/v1/streams/") {
+            let name = rest.strip_suffix("/auth").unwrap_or_default();
+            if !name.is_empty() && !name.contains('/') {
+                return Self::StreamAuth(name);
+            }
         }
         match path {
             "/v1/topics" => Self::Topics,
@@ -111,7 +121,7 @@ impl<'a> Place<'a> {
     fn methods(self) -> &'static str {
         match self {
             Self::Topic(_) => "GET, HEAD, POST, PUT, OPTIONS",
-            Self::Publish => "POST, OPTIONS",
+            Self::Publish | Self::StreamAuth(_) => "POST, OPTIONS",
             Self::Subscribe => "GET, HEAD, POST, QUERY, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
@@ -163,6 +173,7 @@ pub fn route(parts: &Parts, limits: &Limits) -> Result<Route, Refusal> {
         Place::Socket => Ok(Route::TidingsSocket),
         Place::Mqtt => Ok(Route::MqttSocket),
         Place::Stomp => Ok(Route::StompSocket),
+        Place::StreamAuth(name) => Ok(Route::RenewStream(name.to_owned())),
         Place::Health => Ok(Route::Health),
         Place::Ready => Ok(Route::Ready),
         Place::Metrics => Ok(Route::Metrics),

@@ -8,7 +8,7 @@ use tidings_ports::{Command, Credential, Expiry, Secret, SignOn, Start, Turn, Un
 use tidings_types::{Cursor, Limits, Offset, Refusal, RefusalCode};
 
 use super::alias::OutboundAliases;
-use super::auth::{Exchange, Methods, Outcome};
+use super::auth::{Exchange, Outcome};
 use super::codec::{
     Ack, AckKind, Auth, Connack, Connect, Diagnostics, PacketKind, ReasonCode, Version, Wire,
 };
@@ -31,7 +31,6 @@ const ID_BYTES_MAX: usize = 1_000;
 pub(super) fn connect(
     connect: Connect,
     options: &MqttOptions,
-    methods: Methods,
     link: &mut Link,
     turn: &mut Turn<'_>,
 ) -> Option<Box<Session>> {
@@ -40,7 +39,11 @@ pub(super) fn connect(
     let authentication = connect.properties.authentication.clone();
     let alias_max = connect.properties.topic_alias_maximum;
     let clean_start = connect.clean_start;
-    let credential = credential(&connect);
+    let has_two = authentication.is_some() && connect.password.is_some();
+    let credential = match credential(&connect) {
+        Credential::Anonymous => options.shown.clone(),
+        credential => credential,
+    };
     let has_credential = !matches!(credential, Credential::Anonymous);
     let (client, client_id) = match client(connect, options, &mut connack, link, turn) {
         Ok(client) => client,
@@ -51,6 +54,7 @@ pub(super) fn connect(
     };
     let mut session = Box::new(Session::new(client, options.limits.clone(), turn));
     let ours = u16::try_from(options.limits.mqtt_topic_alias_max).unwrap_or(u16::MAX);
+    session.sign_on = options.sign_on;
     session.outbound_aliases = OutboundAliases::new(alias_max.min(ours));
     session.unfinished.connecting = Some(Box::new(Connecting {
         connack,
@@ -66,9 +70,15 @@ pub(super) fn connect(
         return Some(session);
     };
     session.stage = Stage::Authenticating;
-    match Exchange::begin(&first, methods) {
+    if has_two {
+        let text = "there are two credentials: show a password, or use an authentication method";
+        let refusal = Refusal::new(RefusalCode::Unauthorized, text);
+        refuse(link, turn, ReasonCode::BadUserNameOrPassword, refusal);
+        return Some(session);
+    }
+    match Exchange::begin(&first) {
         Ok((exchange, outcome)) => {
-            session.unfinished.exchange = Some(Box::new(exchange));
+            session.exchange = Some(exchange);
             session.authenticate(link, turn, outcome);
         }
         Err(reason) => {
@@ -176,6 +186,12 @@ fn credential(connect: &Connect) -> Credential {
     }
 }
 
+/// When the client's credential ends, in seconds, as a user property.
+fn expires(left: Option<Duration>) -> Option<(ByteString, ByteString)> {
+    let seconds = left?.as_secs().to_string();
+    Some((ByteString::from_static("tidings-expires"), seconds.into()))
+}
+
 /// How long the session is to outlive its connection (3.1.2.4 of 3.1.1, 3.1.2.11.2 of 5.0).
 fn expiry(version: Version, clean_start: bool, seconds: Option<u32>) -> Expiry {
     match (version, seconds.unwrap_or(0)) {
@@ -237,35 +253,58 @@ impl Session {
                 let refusal = Refusal::new(RefusalCode::Unauthorized, "authentication failed");
                 refuse(link, turn, reason, refusal);
             }
-            Outcome::Done(authentication) if self.stage == Stage::Authenticating => {
-                if let Some(connecting) = &mut self.unfinished.connecting {
-                    connecting.connack.authentication = Some(authentication);
-                }
-                self.open(turn);
+            Outcome::Judge(credential) => match self.sign_on {
+                SignOn::Open => self.identified(link, turn, None),
+                SignOn::Judged => self.identify(credential, turn),
+            },
+        }
+    }
+
+    /// The client is who it says, for so long: the session is opened, or a client that has it is told.
+    pub(super) fn identified(
+        &mut self,
+        link: &mut Link,
+        turn: &mut Turn<'_>,
+        left: Option<Duration>,
+    ) {
+        let authentication = self.exchange.as_mut().map(Exchange::done);
+        let user_properties = expires(left).into_iter().collect();
+        let diagnostics = Diagnostics {
+            user_properties,
+            ..Diagnostics::default()
+        };
+        if self.stage != Stage::Open {
+            if let Some(connecting) = &mut self.unfinished.connecting {
+                connecting.connack.authentication = authentication;
+                connecting.connack.diagnostics = diagnostics;
             }
-            Outcome::Done(authentication) => {
-                let auth = Auth {
-                    reason: ReasonCode::Success,
-                    authentication,
-                    diagnostics: Diagnostics::default(),
-                };
-                link.send(turn, |wire, out| auth.encode(wire, out));
-            }
+            return self.open(turn);
+        }
+        if let Some(authentication) = authentication {
+            let auth = Auth {
+                reason: ReasonCode::Success,
+                authentication,
+                diagnostics,
+            };
+            link.send(turn, |wire, out| auth.encode(wire, out));
         }
     }
 
     /// Asks the hub who the client is.
     fn identify(&mut self, credential: Credential, turn: &mut Turn<'_>) {
-        self.stage = Stage::Identifying;
+        if self.stage != Stage::Open {
+            self.stage = Stage::Identifying;
+        }
         let tag = self.tag(Class::Identify);
         turn.commands
             .push(Command::Authenticate { tag, credential });
     }
 
-    /// The client is not who it says (3.2.2.3 of 3.1.1, 3.2.2.2 of 5.0).
+    /// The client is not who it says (3.2.2.3 of 3.1.1, 3.2.2.2 and 4.12.1 of 5.0).
     pub(super) fn not_identified(&self, link: &mut Link, turn: &mut Turn<'_>, refusal: &Refusal) {
         let connecting = self.unfinished.connecting.as_ref();
         if refusal.code == RefusalCode::Unauthorized
+            && self.exchange.is_none()
             && connecting.is_some_and(|it| it.has_credential)
         {
             let reason = ReasonCode::BadUserNameOrPassword;

@@ -83,7 +83,7 @@ fn key(value: ByteString, limits: &Limits) -> Result<ByteString, Refusal> {
 
 fn event(value: ByteString) -> Result<ByteString, Refusal> {
     if value.is_empty() || value.chars().any(char::is_control) || is_reserved_event(&value) {
-        let detail = "`tidings-event` is at least one character, no control character, and none of `gap`, `drain`, `lost` and `tidings-..`";
+        let detail = "`tidings-event` is some text, no control character, and not `gap`, `drain`, `lost`, `expiring` or `tidings-..`";
         return Err(Refusal::new(RefusalCode::BadParameter, detail));
     }
     Ok(value)

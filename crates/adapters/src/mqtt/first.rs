@@ -12,41 +12,74 @@ pub(super) const CONNECT_BYTES_MAX: usize = 256 << 10;
 /// What its WebSocket messages may add: headers of fragments, and pings.
 const WRAPPED_BYTES_MAX: usize = 2 * CONNECT_BYTES_MAX;
 
-pub(super) fn first_packet(input: &[u8], transport: Transport) -> FirstPacket {
-    match transport {
-        Transport::Tcp => first_of(input),
-        Transport::WebSocket => match unwrapped(input) {
-            Some(packets) => match first_of(&packets) {
-                // What is no message yet counts too, so that waiting for the rest is bounded.
-                FirstPacket::Incomplete if input.len() > WRAPPED_BYTES_MAX => FirstPacket::Refused,
-                first => first,
-            },
-            None => FirstPacket::Refused,
-        },
-    }
+/// Looks for the first packet as its bytes come. Each is looked at once, however few come at a time: over WebSocket,
+/// where nobody has said yet who it is, looking again from the start would cost the square of them.
+pub struct FirstReader {
+    transport: Transport,
+    decoder: websocket::Decoder,
+    /// How much of the input the decoder was given.
+    given: usize,
+    /// What the decoder has not taken of that.
+    pending: BytesMut,
+    /// What the messages carry.
+    packets: BytesMut,
 }
 
-/// What the WebSocket messages at the front of the input carry; `None` if they break a rule, or carry text.
-fn unwrapped(input: &[u8]) -> Option<BytesMut> {
-    let rules = websocket::Rules {
-        message_bytes_max: CONNECT_BYTES_MAX,
-        deflate: false,
-    };
-    let mut input = BytesMut::from(input);
-    let mut decoder = websocket::Decoder::default();
-    let mut packets = BytesMut::new();
-    loop {
-        match decoder.next(&mut input, rules) {
-            Ok(Some(websocket::Incoming::Binary(payload))) => packets.extend_from_slice(&payload),
-            Ok(Some(websocket::Incoming::Ping(_) | websocket::Incoming::Pong)) => {}
-            Ok(None) => return Some(packets),
-            Ok(Some(websocket::Incoming::Text(_) | websocket::Incoming::Close(_))) | Err(_) => {
-                // What came before may be a whole CONNECT; what broke the rule is answered after it.
-                return (!packets.is_empty()).then_some(packets);
+impl FirstReader {
+    /// Before the first byte.
+    #[must_use]
+    pub fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            decoder: websocket::Decoder::default(),
+            given: 0,
+            pending: BytesMut::new(),
+            packets: BytesMut::new(),
+        }
+    }
+
+    /// Looks at everything that has come, which is what had come before with more behind it.
+    pub fn look(&mut self, input: &[u8]) -> FirstPacket {
+        if self.transport == Transport::Tcp {
+            return first_of(input);
+        }
+        let new = input.get(self.given..).unwrap_or_default();
+        self.pending.extend_from_slice(new);
+        self.given = input.len();
+        match (self.unwrap_messages(), first_of(&self.packets)) {
+            // What is no message yet counts too, so that waiting for the rest is bounded.
+            (Ok(()), FirstPacket::Incomplete) if input.len() > WRAPPED_BYTES_MAX => {
+                FirstPacket::Refused
+            }
+            // What came before may be a whole CONNECT; what broke the rule is answered after it.
+            (Err(BrokenRule), FirstPacket::Incomplete) => FirstPacket::Refused,
+            (_, first) => first,
+        }
+    }
+
+    /// Adds what whole messages carry; an error if they break a rule, or carry text.
+    fn unwrap_messages(&mut self) -> Result<(), BrokenRule> {
+        let rules = websocket::Rules {
+            message_bytes_max: CONNECT_BYTES_MAX,
+            deflate: false,
+        };
+        loop {
+            match self.decoder.next(&mut self.pending, rules) {
+                Ok(Some(websocket::Incoming::Binary(payload))) => {
+                    self.packets.extend_from_slice(&payload);
+                }
+                Ok(Some(websocket::Incoming::Ping(_) | websocket::Incoming::Pong)) => {}
+                Ok(None) => return Ok(()),
+                Ok(Some(websocket::Incoming::Text(_) | websocket::Incoming::Close(_))) | Err(_) => {
+                    return Err(BrokenRule);
+                }
             }
         }
     }
 }
+
+/// The messages are none, or none of MQTT.
+struct BrokenRule;
 
 fn first_of(input: &[u8]) -> FirstPacket {
     let limits = PacketLimits {

@@ -35,14 +35,17 @@ mod testing_bytes;
 mod unfinished;
 mod window;
 
+pub use first::FirstReader;
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use tidings_ports::{Command, Conversation, Delivery, Event, Framed, SignOn, Tick, Turn};
+use tidings_ports::{
+    Command, Conversation, Credential, Delivery, Event, Framed, SignOn, Tick, Turn,
+};
 use tidings_types::{Limits, Protocol, Refusal, RefusalCode};
 
-use self::auth::Methods;
 use self::codec::{Farewell, Packet, PacketKind, ReasonCode, Version, Violation};
 use self::link::{Link, farewell};
 use self::session::{Class, Session, Stage};
@@ -79,6 +82,8 @@ pub struct MqttOptions {
     pub assigned_id: Option<ByteString>,
     /// Whether clients must say who they are.
     pub sign_on: SignOn,
+    /// What the handshake of a WebSocket showed: it counts for a CONNECT that shows nothing.
+    pub shown: Credential,
     /// Where clients are sent when the server goes down.
     pub server_reference: Option<Arc<ByteString>>,
 }
@@ -99,7 +104,7 @@ pub enum FirstPacket {
 /// Looks at the first bytes of a connection, and takes none. At most 512 KiB are waited for.
 #[must_use]
 pub fn first_packet(input: &[u8], transport: Transport) -> FirstPacket {
-    first::first_packet(input, transport)
+    FirstReader::new(transport).look(input)
 }
 
 /// The name of a client's session in the hub.
@@ -128,7 +133,6 @@ pub struct MqttConversation {
 /// What is needed up to the CONNECT.
 struct Opening {
     options: MqttOptions,
-    methods: Methods,
     /// When the CONNECT must be there.
     connect_by: Tick,
     /// The first bytes were judged, and are a CONNECT.
@@ -144,7 +148,6 @@ impl MqttConversation {
             server_reference: options.server_reference.clone(),
             opening: Some(Box::new(Opening {
                 options,
-                methods: auth::no_methods,
                 connect_by: Tick::default(),
                 is_judged: false,
             })),
@@ -260,10 +263,7 @@ impl MqttConversation {
         let link = &mut self.link;
         let Some(session) = &mut self.session else {
             if let (Packet::Connect(connect), Some(opening)) = (packet, &self.opening) {
-                let Opening {
-                    options, methods, ..
-                } = &**opening;
-                self.session = connect::connect(*connect, options, *methods, link, turn);
+                self.session = connect::connect(*connect, &opening.options, link, turn);
                 if self.session.is_some() {
                     self.opening = None;
                 }
@@ -290,7 +290,7 @@ impl MqttConversation {
             }
             Packet::Disconnect(disconnect) => session.goodbye(link, turn, &disconnect),
             Packet::Auth(auth) => {
-                if let Some(exchange) = &mut session.unfinished.exchange {
+                if let Some(exchange) = &mut session.exchange {
                     let outcome = exchange.take(&auth);
                     return session.authenticate(link, turn, outcome);
                 }
@@ -375,7 +375,7 @@ impl MqttConversation {
             Event::CaughtUp { key } => {
                 session.end_catch_up(turn, key);
             }
-            Event::Authenticated { .. } => session.open(turn),
+            Event::Authenticated { left, .. } => session.identified(link, turn, left),
             Event::Session { state, .. } => session.opened(link, turn, state.as_deref()),
             Event::Saved { tag } => session.saved(link, turn, tag),
             Event::Held => session.held(link, turn),

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use tidings_ports::{Expiry, SubscriptionKey, Tag, Tick, Turn, Will};
+use tidings_ports::{Expiry, SignOn, SubscriptionKey, Tag, Tick, Turn, Will};
 use tidings_types::{Cursor, Limits, Offset};
 
 use super::alias::{InboundAliases, OutboundAliases};
+use super::auth::Exchange;
 use super::catch_up::CatchUp;
 use super::codec::{Ack, AckKind, ReasonCode, Version};
 use super::filters::{Filter, FilterSerial};
@@ -126,6 +127,9 @@ pub(super) struct Session {
     pub(super) limits: Arc<Limits>,
     pub(super) client: Client,
     pub(super) stage: Stage,
+    pub(super) sign_on: SignOn,
+    /// Of a client that named a method in its CONNECT.
+    pub(super) exchange: Option<Exchange>,
     /// When the client last sent a byte.
     pub(super) heard: Tick,
     last_tag: u64,
@@ -166,6 +170,8 @@ impl Session {
             limits,
             client,
             stage: Stage::Opening,
+            sign_on: SignOn::Open,
+            exchange: None,
             heard: turn.now,
             last_tag: 0,
             last_key: MAIN.0,

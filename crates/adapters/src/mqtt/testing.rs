@@ -129,6 +129,7 @@ impl World {
             limits: Arc::new(self.limits.clone()),
             assigned_id: None,
             server_reference: None,
+            shown: tidings_ports::Credential::Anonymous,
         }
     }
 
@@ -396,9 +397,9 @@ impl World {
         self.tell(peer, Event::Subscribed { tag, key, cursor });
     }
 
-    /// Everybody is who they say, but for those with the password "wrong".
+    /// Everybody is who they say, but for those with the password or the token "wrong".
     fn authenticate_for(&mut self, peer: &mut Peer, tag: Tag, credential: &Credential) {
-        if let Credential::Password { password, .. } = credential
+        if let Credential::Password { password, .. } | Credential::Bearer(password) = credential
             && password.expose() == b"wrong"
         {
             let refusal = Refusal::new(RefusalCode::Unauthorized, "no");
@@ -409,7 +410,11 @@ impl World {
                 tag,
                 refusal: Refusal::new(RefusalCode::Unauthorized, "nothing shown"),
             },
-            _ => Event::Authenticated { tag, expires: None },
+            _ => Event::Authenticated {
+                tag,
+                expires: None,
+                left: Some(Duration::from_secs(90)),
+            },
         };
         self.tell(peer, event);
     }

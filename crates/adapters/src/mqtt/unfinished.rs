@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use bytestring::ByteString;
 use tidings_ports::{Gap, SubscriptionKey, Tag, Tick};
 
-use super::auth::Exchange;
 use super::catch_up::CatchUp;
 use super::codec::{Connack, PacketId};
 use super::inbound::PendingAck;
@@ -27,7 +26,6 @@ pub(super) struct Connecting {
 #[derive(Default)]
 pub(super) struct Unfinished {
     pub(super) connecting: Option<Box<Connecting>>,
-    pub(super) exchange: Option<Box<Exchange>>,
     pub(super) operation: Option<Box<Operation>>,
     pub(super) former: Vec<Former>,
     pub(super) catch_ups: Vec<CatchUp>,
@@ -61,7 +59,6 @@ pub(super) struct Unfinished {
 impl Empty for Unfinished {
     const EMPTY: &'static Self = &Self {
         connecting: None,
-        exchange: None,
         operation: None,
         former: Vec::new(),
         catch_ups: Vec::new(),
@@ -87,7 +84,6 @@ impl Unfinished {
         // Each by its name, so that none that is added is forgotten here.
         let Self {
             connecting,
-            exchange,
             operation,
             former,
             catch_ups,
@@ -106,7 +102,6 @@ impl Unfinished {
             next,
         } = self;
         connecting.is_none()
-            && exchange.is_none()
             && operation.is_none()
             && former.is_empty()
             && catch_ups.is_empty()

@@ -4,7 +4,7 @@ use tidings_ports::Ending;
 use tidings_types::Qos;
 
 use super::testing::*;
-use super::{FirstPacket, Transport, first_packet, session_name};
+use super::{FirstPacket, FirstReader, Transport, first_packet, session_name};
 use crate::websocket::testing::{client, close_parts};
 
 fn open(world: &mut World) -> Peer {
@@ -190,4 +190,24 @@ fn the_first_packet_is_found_in_messages() {
             hex(&input)
         );
     }
+}
+
+#[test]
+fn a_first_packet_in_many_small_messages_is_looked_at_once() {
+    let mut reader = FirstReader::new(Transport::WebSocket);
+    let connect = [&[0x10, 0x80, 0xd3, 0x0e, 0, 4][..], b"MQTT\x04\x02"].concat();
+    let mut pieces = connect.chunks(2).chain(std::iter::repeat(&[0, 0][..]));
+    let mut input = Vec::new();
+    let begun = std::time::Instant::now();
+    let first = loop {
+        input.extend(client(0x82, pieces.next().unwrap()));
+        match reader.look(&input) {
+            FirstPacket::Incomplete => {}
+            first => break first,
+        }
+    };
+    assert_eq!(first, FirstPacket::Refused, "it is too long");
+    assert!(input.len() > 512 << 10);
+    // From the start each time, it would be 17 GB.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
 }

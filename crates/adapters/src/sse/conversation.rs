@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderValue, Response};
 use tidings_ports::{
     Command, Conversation, Delivery, Ending, Event, Framed, Framing, SubscriptionKey, Tag, Turn,
     Until,
 };
 use tidings_types::{Cursor, Limits, Protocol, Refusal};
 
-use super::event::{HEARTBEAT, write_data, write_gap_event, write_position, write_retry};
+use super::event::{
+    HEARTBEAT, write_expiring_event, write_farewell, write_gap_event, write_position, write_retry,
+};
 use super::gzip::{HEADER, chunk};
-use super::{Format, SseRequest};
-use crate::envelope::write_json_string;
+use super::{Format, SseRequest, event_stream_head};
 
 const TAG: Tag = Tag(0);
 const KEY: SubscriptionKey = SubscriptionKey(0);
@@ -35,6 +38,8 @@ pub struct SseConversation {
     gzip: bool,
     heartbeat_ms: u64,
     is_ended: bool,
+    /// Where the reader's credential is renewed, if it has an end.
+    renew_at: Option<Box<str>>,
 }
 
 impl SseConversation {
@@ -52,7 +57,13 @@ impl SseConversation {
             gzip,
             heartbeat_ms: limits.heartbeat_ms,
             is_ended: false,
+            renew_at: None,
         }
+    }
+
+    /// Tells the reader that its credential can be renewed at this path. Call it before the connection is open.
+    pub fn set_renewal(&mut self, path: String) {
+        self.renew_at = Some(path.into());
     }
 
     /// Puts the conversation's own bytes into the outbox, in the coding of the stream.
@@ -69,22 +80,9 @@ impl SseConversation {
     }
 
     /// Says goodbye: when to come back, and an event with the reason.
-    fn end(&mut self, event: &[u8], retry_ms: u64, refusal: &Refusal, turn: &mut Turn<'_>) {
-        let mut json = Vec::with_capacity(96 + refusal.detail.len());
-        json.extend_from_slice(b"{\"code\":");
-        write_json_string(refusal.code.slug(), &mut json);
-        json.extend_from_slice(b",\"message\":");
-        write_json_string(&refusal.detail, &mut json);
-        json.extend_from_slice(b",\"reconnect_after_ms\":");
-        json.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
-        json.push(b'}');
-        let mut text = Vec::with_capacity(json.len() + 64);
-        write_retry(retry_ms, &mut text);
-        text.extend_from_slice(b"event: ");
-        text.extend_from_slice(event);
-        text.push(b'\n');
-        write_data(&json, &mut text);
-        text.push(b'\n');
+    fn end(&mut self, event: &str, retry_ms: u64, refusal: &Refusal, turn: &mut Turn<'_>) {
+        let mut text = Vec::with_capacity(160 + refusal.detail.len());
+        write_farewell(event, retry_ms, refusal, &mut text);
         self.write(text, turn);
         self.is_ended = true;
         turn.ending = Some(Ending::AfterFlush);
@@ -101,6 +99,33 @@ impl SseConversation {
 /// Readers of a server that was restarted come back at different times.
 fn retry_ms(random: u64) -> u64 {
     RETRY_MS / 2 + random % RETRY_MS
+}
+
+/// The earliest that a refused reader comes back.
+fn after_ms(refusal: &Refusal) -> u64 {
+    let after = refusal.retry_after().unwrap_or_default();
+    u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The answer to a reader that is to come back: an event stream that says when, and ends.
+///
+/// An `EventSource` comes back by itself after a stream that ended, and never again after any status but 200 (WHATWG
+/// HTML, 9.2.3, "fail the connection"). Others see what it is by `Tidings-Refused` and `Retry-After`. Readers are sent
+/// away for different times: up to as long again.
+#[must_use]
+pub fn come_back(refusal: &Refusal, random: u64) -> Response<Bytes> {
+    let after_ms = after_ms(refusal);
+    let retry_ms = after_ms + random % after_ms.max(RETRY_MS);
+    let mut text = Vec::with_capacity(160 + refusal.detail.len());
+    write_farewell("drain", retry_ms, refusal, &mut text);
+    let mut response = Response::from_parts(event_stream_head(false), Bytes::from(text));
+    let headers = response.headers_mut();
+    // Nothing of it may be shown to the next one who asks.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(RETRY_AFTER, HeaderValue::from(retry_ms.div_ceil(1_000)));
+    let code = HeaderValue::from_static(refusal.code.slug());
+    headers.insert("tidings-refused", code);
+    response
 }
 
 impl Conversation for SseConversation {
@@ -131,6 +156,10 @@ impl Conversation for SseConversation {
         write_retry(retry_ms(turn.random), &mut text);
         text.extend_from_slice(b": tidings");
         text.resize(text.len() + padding, b' ');
+        if let Some(path) = &self.renew_at {
+            text.extend_from_slice(b"\n: renew ");
+            text.extend_from_slice(path.as_bytes());
+        }
         text.extend_from_slice(b"\n\n");
         self.write(text, turn);
         self.set_heartbeat(turn);
@@ -152,19 +181,21 @@ impl Conversation for SseConversation {
                 write_gap_event(&gap, &mut text);
                 self.write(text, turn);
             }
+            Event::Expiring { left } => {
+                let mut text = Vec::with_capacity(128);
+                write_expiring_event(left, self.renew_at.as_deref(), &mut text);
+                self.write(text, turn);
+            }
             Event::Refused { refusal, .. } | Event::Lost { refusal, .. } => {
-                let after_ms = refusal
-                    .code
-                    .retry_after_s()
-                    .map_or(0, |s| u64::from(s) * 1_000);
-                self.end(b"lost", after_ms + retry_ms(turn.random), &refusal, turn);
+                let after_ms = after_ms(&refusal);
+                self.end("lost", after_ms + retry_ms(turn.random), &refusal, turn);
             }
             Event::Drain {
                 reconnect_after,
                 refusal,
             } => {
                 let after_ms = u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX);
-                self.end(b"drain", after_ms, &refusal, turn);
+                self.end("drain", after_ms, &refusal, turn);
             }
             Event::PeerFinished => {
                 // Nobody reads any more, as far as HTTP goes: who wants the answer keeps its side open.

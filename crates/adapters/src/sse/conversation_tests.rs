@@ -89,6 +89,35 @@ fn a_stream_begins_at_once_and_then_says_where_it_is() {
 }
 
 #[test]
+fn a_reader_is_told_where_and_when_to_renew_its_credential() {
+    for gzip in [false, true] {
+        let mut stream = stream(request(), gzip);
+        stream.set_renewal("/v1/streams/x/auth".to_owned());
+        let opened = turn(0, |turn| stream.opened(turn));
+        let left = Duration::from_millis(59_900);
+        let told = turn(0, |turn| stream.event(Event::Expiring { left }, turn));
+        assert_eq!(told.ending, None);
+        let mut whole = [opened.bytes, told.bytes].concat();
+        if gzip {
+            whole = gunzip(&whole);
+        }
+        let text = String::from_utf8(whole.clone()).unwrap();
+        assert!(
+            text.starts_with("retry: 1500\n: tidings\n: renew /v1/streams/x/auth\n\n"),
+            "{text}"
+        );
+        let reader = Reader::read(&whole);
+        let [event] = &reader.events[..] else {
+            panic!("one event: {text}");
+        };
+        assert!(text.ends_with(
+            "\n\nevent: expiring\ndata: {\"expires_in_ms\":59900,\"renew\":\"/v1/streams/x/auth\"}\n\n"
+        ), "{text}");
+        assert_eq!(reader.last_id, "", "it is no position: {event:?}");
+    }
+}
+
+#[test]
 fn readers_come_back_at_different_times() {
     let retry = |random| {
         let opened = turn(random, |turn| stream(request(), false).opened(turn));

@@ -4,12 +4,14 @@
 //! every line end, and an event type with a control character, or one of the server's own, is left out. So no
 //! payload can end its event early, forge an `id`, or speak as the server.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use memchr::memchr2;
 use tidings_ports::Gap;
-use tidings_types::{Cursor, FormatId, FrameFormat, Message};
+use tidings_types::{Cursor, FormatId, FrameFormat, Message, Refusal};
 
-use crate::envelope::{members_capacity, write_display, write_members};
+use crate::envelope::{members_capacity, write_display, write_json_string, write_members};
 use crate::http::write_gap;
 
 /// A comment that keeps the connection alive.
@@ -141,10 +143,10 @@ pub fn write_data(data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether an event type is one of the server's own: `gap`, `drain`, `lost`, and what begins with `tidings-`.
+/// Whether an event type is one of the server's own: `gap`, `drain`, `lost`, `expiring`, and what begins with `tidings-`.
 #[must_use]
 pub fn is_reserved_event(event: &str) -> bool {
-    matches!(event, "gap" | "drain" | "lost") || event.starts_with("tidings-")
+    matches!(event, "gap" | "drain" | "lost" | "expiring") || event.starts_with("tidings-")
 }
 
 /// Moves the reader's last event id without an event: a block with an `id` and no `data` is not dispatched.
@@ -156,6 +158,33 @@ pub fn write_position(cursor: &Cursor, out: &mut Vec<u8>) {
 /// Appends the reconnection time in milliseconds.
 pub fn write_retry(ms: u64, out: &mut Vec<u8>) {
     write_field(b"retry: ", itoa::Buffer::new().format(ms).as_bytes(), out);
+}
+
+/// Appends a farewell: when to come back, and an event with the reason.
+pub fn write_farewell(event: &str, retry_ms: u64, refusal: &Refusal, out: &mut Vec<u8>) {
+    let mut json = Vec::with_capacity(96 + refusal.detail.len());
+    json.extend_from_slice(b"{\"code\":");
+    write_json_string(refusal.code.slug(), &mut json);
+    json.extend_from_slice(b",\"message\":");
+    write_json_string(&refusal.detail, &mut json);
+    json.extend_from_slice(b",\"reconnect_after_ms\":");
+    json.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
+    json.push(b'}');
+    write_retry(retry_ms, out);
+    write_field(b"event: ", event.as_bytes(), out);
+    write_data(&json, out);
+    out.push(b'\n');
+}
+
+/// Appends the event that says that the reader's credential ends soon, and where it can show a new one.
+pub fn write_expiring_event(left: Duration, renew_at: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: expiring\ndata: {\"expires_in_ms\":");
+    write_display(&left.as_millis(), out);
+    if let Some(path) = renew_at {
+        out.extend_from_slice(b",\"renew\":");
+        write_json_string(path, out);
+    }
+    out.extend_from_slice(b"}\n\n");
 }
 
 /// Appends the event that says that messages are missing; its id is the position to go on from.

@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, response};
 use tidings_ports::Start;
 use tidings_types::{FrameFormat, TopicFilter};
 
-pub use conversation::SseConversation;
+pub use conversation::{SseConversation, come_back};
 pub use event::is_reserved_event;
 
 use crate::http::secure;
@@ -62,23 +62,26 @@ impl SseRequest {
     /// the front ends it by closing, or sends chunks. Who may read it is added by [`Cors`](crate::http::Cors).
     #[must_use]
     pub fn response_head(&self, gzip: bool) -> response::Parts {
-        let mut head = Response::new(()).into_parts().0;
-        let headers = &mut head.headers;
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        // `no-transform` keeps proxies from compressing, and thereby buffering, the stream.
-        let caching = HeaderValue::from_static("no-cache, no-transform");
-        headers.insert(CACHE_CONTROL, caching);
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        let vary = HeaderValue::from_static(
-            "Accept, Accept-Encoding, Authorization, Cookie, Last-Event-ID",
-        );
-        headers.insert(VARY, vary);
-        secure(headers);
-        if gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        head
+        event_stream_head(gzip)
     }
+}
+
+fn event_stream_head(gzip: bool) -> response::Parts {
+    let mut head = Response::new(()).into_parts().0;
+    let headers = &mut head.headers;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // `no-transform` keeps proxies from compressing, and thereby buffering, the stream.
+    let caching = HeaderValue::from_static("no-cache, no-transform");
+    headers.insert(CACHE_CONTROL, caching);
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    let vary =
+        HeaderValue::from_static("Accept, Accept-Encoding, Authorization, Cookie, Last-Event-ID");
+    headers.insert(VARY, vary);
+    secure(headers);
+    if gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    head
 }
 
 #[cfg(test)]

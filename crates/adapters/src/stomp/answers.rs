@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use tidings_ports::{Tag, Turn};
 
 use super::codec;
+use super::connect::EXPIRES;
 use super::{Goodbye, StompConversation};
 
 /// What was asked, where that matters for the answer.
@@ -21,6 +22,8 @@ pub(super) enum What {
     Commit { settles: bool },
     /// To find out who the client is: nothing is done before.
     Identify,
+    /// To find that out anew.
+    Renew,
 }
 
 impl What {
@@ -73,11 +76,17 @@ impl StompConversation {
 
     /// Sends a receipt, if one was asked for.
     pub(super) fn receipt(&mut self, receipt: Option<ByteString>) {
+        self.receipt_with(receipt, None);
+    }
+
+    /// Sends it with the end of the client's credential.
+    pub(super) fn receipt_with(&mut self, receipt: Option<ByteString>, expires: Option<&str>) {
         let Some(receipt) = receipt.filter(|_| !self.stream.has_ended()) else {
             return;
         };
         let encoder = self.encoder();
-        let headers = [("receipt-id", &*receipt)];
+        let expires = expires.map(|text| (EXPIRES, text));
+        let headers = [("receipt-id", &*receipt)].into_iter().chain(expires);
         encoder.frame(codec::Command::Receipt, headers, b"", &mut self.stream.out);
     }
 

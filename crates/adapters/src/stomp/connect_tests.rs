@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_ports::{Conversation as _, Ending, Event, Framed};
+use tidings_ports::{Command, Conversation as _, Credential, Ending, Event, Framed, Secret, Tag};
 use tidings_types::{Refusal, RefusalCode};
 
 use super::testing::*;
@@ -227,4 +227,109 @@ fn an_idle_connection_is_small() {
     assert!(client.conversation.work.is_none());
     assert_eq!(client.conversation.protocol().name(), "stomp");
     assert!(client.conversation.wants_each());
+}
+
+/// The credential that the hub is asked to judge, as text, and its tag.
+#[track_caller]
+fn judged(client: &mut Client) -> (String, Tag) {
+    let text = |secret: &Secret| secret.expose_text().unwrap().to_owned();
+    match &client.commands()[..] {
+        [Command::Authenticate { tag, credential }] => {
+            let shown = match credential {
+                Credential::Bearer(token) => text(token),
+                Credential::Password { user, password } => format!("{user} {}", text(password)),
+                other => format!("{other:?}"),
+            };
+            (shown, *tag)
+        }
+        _ => panic!("one credential is judged"),
+    }
+}
+
+fn accepted(tag: Tag) -> Event {
+    Event::Authenticated {
+        tag,
+        expires: None,
+        left: Some(Duration::from_millis(90_500)),
+    }
+}
+
+fn signed_in() -> Client {
+    let mut client = Client::judged(Credential::Anonymous);
+    client.send("CONNECT\naccept-version:1.2\nhost:x\npasscode:t\n\n\0");
+    let (_, tag) = judged(&mut client);
+    client.tell(accepted(tag));
+    assert!(client.out().contains("\ntidings-expires:90\n"));
+    client
+}
+
+#[test]
+fn what_the_handshake_showed_counts_for_a_connect_that_shows_nothing() {
+    let token = || Credential::Bearer(Secret::from("cookie"));
+    for (shown, headers, expect) in [
+        (token(), "", "cookie"),
+        (token(), "passcode:t\n", "t"),
+        (token(), "login:ann\npasscode:pw\n", "ann pw"),
+        (token(), "login:ann\n", "ann "),
+        (Credential::Anonymous, "", "Anonymous"),
+    ] {
+        let mut client = Client::judged(shown);
+        client.send(format!(
+            "CONNECT\naccept-version:1.2\nhost:x\n{headers}\n\0"
+        ));
+        assert_eq!(judged(&mut client).0, expect, "{headers}");
+    }
+}
+
+#[test]
+fn a_send_to_auth_renews_and_is_no_message() {
+    for (headers, body, expect) in [
+        ("", "tok", "tok"),
+        ("passcode:tok\n", "", "tok"),
+        ("login:ann\npasscode:pw\n", "", "ann pw"),
+    ] {
+        let mut client = signed_in();
+        client.send(format!(
+            "SEND\ndestination:/auth\nreceipt:7\n{headers}\n{body}\0"
+        ));
+        let (shown, tag) = judged(&mut client);
+        assert_eq!(shown, expect);
+        assert_eq!(client.out(), "", "not before it is judged");
+        client.tell(accepted(tag));
+        assert_eq!(
+            client.out(),
+            "RECEIPT\nreceipt-id:7\ntidings-expires:90\n\n\0"
+        );
+        assert_eq!(client.ending, None);
+    }
+    let mut client = signed_in();
+    client.send("SEND\ndestination:/auth\n\ntok\0");
+    let (_, tag) = judged(&mut client);
+    client.tell(accepted(tag));
+    assert_eq!(client.out(), "", "no receipt was asked for");
+    client.tell(Event::Expiring {
+        left: Duration::from_mins(1),
+    });
+    assert_eq!(client.out(), "", "STOMP has no word for it");
+}
+
+#[test]
+fn a_renewal_that_is_refused_ends_the_connection() {
+    let mut client = signed_in();
+    client.send("SEND\ndestination:/auth\nreceipt:7\n\nwrong\0");
+    let (_, tag) = judged(&mut client);
+    client.refused(tag.0, RefusalCode::Unauthorized, "no");
+    assert_eq!(client.error().0, "unauthorized");
+    assert_eq!(client.ending, Some(Ending::AfterFlush));
+    for (headers, body, code) in [
+        ("passcode:a\n", "b", "bad-request"),
+        ("transaction:t\n", "b", "bad-parameter"),
+    ] {
+        let mut client = signed_in();
+        client.send(format!("SEND\ndestination:/auth\n{headers}\n{body}\0"));
+        assert_eq!(client.error().0, code);
+    }
+    let mut open = Client::connected("1.2");
+    open.send("SEND\ndestination:/auth\nreceipt:7\n\nany\0");
+    assert_eq!(open.out(), "RECEIPT\nreceipt-id:7\n\n\0", "nobody is asked");
 }

@@ -44,10 +44,7 @@ impl StompConversation {
             return;
         }
         let code = refusal.code;
-        let wait = farewell.reconnect_after.or_else(|| {
-            let seconds = code.retry_after_s()?;
-            Some(Duration::from_secs(seconds.into()))
-        });
+        let wait = farewell.reconnect_after.or(refusal.retry_after());
         let wait = wait.map(|wait| wait.as_millis().to_string());
         let headers = [
             ("message", Some(code.title())),

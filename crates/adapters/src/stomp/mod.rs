@@ -26,8 +26,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidings_ports::{
-    Command, Conversation, Delivery, Event, Framed, SignOn, SubscriptionKey, Tag, Tick, Turn,
-    Verdict,
+    Command, Conversation, Credential, Delivery, Event, Framed, SignOn, SubscriptionKey, Tag, Tick,
+    Turn, Verdict,
 };
 use tidings_types::{Epoch, Limits, Protocol, Refusal, RefusalCode};
 
@@ -78,6 +78,8 @@ pub struct StompOptions {
     pub limits: Arc<Limits>,
     /// Whether clients must say who they are.
     pub sign_on: SignOn,
+    /// What the handshake of a WebSocket showed: it counts for a CONNECT that shows nothing.
+    pub shown: Credential,
 }
 
 /// One STOMP client.
@@ -118,6 +120,8 @@ struct Work {
     goodbye: Option<Goodbye>,
     /// The last ones, the oldest first.
     ended: VecDeque<Ended>,
+    /// What the handshake showed, until the CONNECT.
+    shown: Option<Credential>,
 }
 
 /// What the client asked for with its goodbye.
@@ -134,6 +138,7 @@ impl Work {
             && self.blocked.is_empty()
             && self.goodbye.is_none()
             && self.ended.is_empty()
+            && self.shown.is_none()
     }
 }
 
@@ -153,7 +158,9 @@ impl StompConversation {
             transport,
             limits,
             sign_on,
+            shown,
         } = options;
+        let shown = Some(shown).filter(|it| !matches!(it, Credential::Anonymous));
         let (stream, offered) = match transport {
             Transport::Tcp => (Stream::plain(), None),
             Transport::WebSocket(offered) => {
@@ -180,7 +187,12 @@ impl StompConversation {
             unanswered: 0,
             last_tag: 0,
             epoch: Epoch(0),
-            work: None,
+            work: shown.map(|shown| {
+                Box::new(Work {
+                    shown: Some(shown),
+                    ..Work::default()
+                })
+            }),
         }
     }
 
@@ -302,10 +314,7 @@ impl StompConversation {
             Event::Published { tag, .. }
             | Event::Unsubscribed { tag, .. }
             | Event::Settled { tag } => self.done(tag),
-            Event::Authenticated { tag, .. } => {
-                self.answered(tag);
-                self.connected(turn);
-            }
+            Event::Authenticated { tag, left, .. } => self.identified(tag, left, turn),
             Event::Refused { tag, refusal } => self.refused(tag, refusal, turn),
             Event::Gap { key, gap } => self.gap(key, gap),
             Event::Lost { refusal, .. } => self.dismiss(&refusal, &Farewell::default(), turn),
@@ -325,6 +334,8 @@ impl StompConversation {
             | Event::Session { .. }
             | Event::Saved { .. }
             | Event::TakenOver
+            // An ERROR is its only word for it, and ends the connection.
+            | Event::Expiring { .. }
             | Event::PeerFinished
             | Event::Closed => {}
         }

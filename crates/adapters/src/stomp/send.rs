@@ -12,6 +12,7 @@ use tidings_types::{Draft, Limits, PayloadFormat, Refusal, RefusalCode};
 use super::StompConversation;
 use super::answers::What;
 use super::codec::{Frame, Headers};
+use super::connect::AUTH;
 use super::destination;
 use super::format::{BASE64, CORRELATION, OURS};
 use crate::http::is_binary_type;
@@ -26,6 +27,9 @@ impl StompConversation {
         receipt: Option<ByteString>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
+        if frame.headers.get("destination").map(|it| &**it) == Some(AUTH) {
+            return self.renew(&frame, receipt, turn);
+        }
         let draft = draft(&frame.headers, frame.body, &self.limits)?;
         if let Some(name) = frame.headers.get("transaction") {
             self.stage(name, draft)?;
@@ -138,7 +142,7 @@ fn checked_key(key: &ByteString, limits: &Limits) -> Result<ByteString, Refusal>
 
 fn event(event: &ByteString) -> Result<ByteString, Refusal> {
     if event.is_empty() || event.chars().any(char::is_control) || is_reserved_event(event) {
-        let detail = "`tidings-event` is at least one character, no control character, and none of `gap`, `drain`, `lost` and `tidings-..`";
+        let detail = "`tidings-event` is at least one character, no control character, and none of `gap`, `drain`, `lost`, `expiring` and `tidings-..`";
         return Err(Refusal::new(RefusalCode::BadParameter, detail));
     }
     Ok(detached(event))

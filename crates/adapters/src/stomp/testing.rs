@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tidings_ports::{
-    Command, Conversation, Delivery, Ending, Event, Framed, Settle, SubscriptionKey, Tag, Tick,
-    Turn,
+    Command, Conversation, Credential, Delivery, Ending, Event, Framed, Settle, SignOn,
+    SubscriptionKey, Tag, Tick, Turn,
 };
 use tidings_types::message::Place;
 use tidings_types::{
@@ -50,12 +50,27 @@ pub(super) fn limits() -> Limits {
 
 impl Client {
     pub(super) fn new(transport: Transport, limits: Limits) -> Self {
+        Self::opened(StompOptions {
+            sign_on: SignOn::Open,
+            shown: Credential::Anonymous,
+            transport,
+            limits: Arc::new(limits),
+        })
+    }
+
+    /// Over TCP, where clients must say who they are; with what the handshake showed.
+    pub(super) fn judged(shown: Credential) -> Self {
+        Self::opened(StompOptions {
+            sign_on: SignOn::Judged,
+            shown,
+            transport: Transport::Tcp,
+            limits: Arc::new(limits()),
+        })
+    }
+
+    fn opened(options: StompOptions) -> Self {
         let mut client = Self {
-            conversation: StompConversation::new(StompOptions {
-                sign_on: tidings_ports::SignOn::Open,
-                transport,
-                limits: Arc::new(limits),
-            }),
+            conversation: StompConversation::new(options),
             now: Tick(1_000),
             wake: None,
             is_slow: false,

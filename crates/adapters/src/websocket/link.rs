@@ -143,6 +143,7 @@ impl Link {
     pub(crate) fn drain(&mut self, after: Duration, refusal: &Refusal, turn: &mut Turn<'_>) {
         let why = match refusal.code {
             RefusalCode::ShuttingDown => "restarting",
+            RefusalCode::Unauthorized => &refusal.detail,
             _ => refusal.code.title(),
         };
         let reason = format!("{why}, reconnect in {} ms", after.as_millis());

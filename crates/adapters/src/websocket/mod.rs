@@ -28,5 +28,5 @@ pub use frame::{CONTROL_BYTES_MAX, Opcode, REASON_BYTES_MAX, close, deflated_fra
 pub use handshake::{Accepted, HandshakeOptions, accept};
 pub(crate) use link::{Link, Received};
 pub use origin::{OriginError, Origins};
-pub use raw::{RawConversation, RawOptions};
+pub use raw::{RAW_SUBPROTOCOL, RawConversation, RawOptions};
 pub use tidings::{SUBPROTOCOL, TidingsConversation};

@@ -73,6 +73,14 @@ impl Origins {
         Ok(origins)
     }
 
+    /// Whether this very origin is listed: only such a page may speak for a user by a cookie, as a wildcard would hand
+    /// the user's session to whoever takes over one forgotten host. `null` is of many pages.
+    #[must_use]
+    pub fn lists(&self, origin: &str) -> bool {
+        let is_it = |pattern: &OriginPattern| matches!(pattern, OriginPattern::Exact(it) if it != "null" && origin.eq_ignore_ascii_case(it));
+        self.patterns.iter().any(is_it)
+    }
+
     /// Whether a page of this origin may connect to the server under this `Host`.
     #[must_use]
     pub fn permits(&self, origin: &str, host: &str) -> bool {
@@ -157,6 +165,26 @@ mod tests {
             expect,
             "{entries:?} {origin} {host}"
         );
+    }
+
+    #[test]
+    fn a_wildcard_lists_nobody() {
+        let entries = [
+            "*",
+            "null",
+            "https://*.example.com",
+            "https://App.example:443",
+        ];
+        let origins = Origins::new(entries).unwrap();
+        for (origin, expect) in [
+            ("https://app.example", true),
+            ("https://x.example.com", false),
+            ("https://other.example", false),
+            ("null", false),
+        ] {
+            assert!(origins.permits(origin, "a"));
+            assert_eq!(origins.lists(origin), expect, "{origin}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use super::extension::Deflate;
 use super::format;
 use super::link::{Link, Received};
 
+/// The name in the handshake, for clients that offer another one with it, which would not connect if none were chosen.
+pub const RAW_SUBPROTOCOL: &str = "tidings.raw";
+
 /// The one subscription.
 const KEY: SubscriptionKey = SubscriptionKey(0);
 /// Of the subscription; publishes count from 1.

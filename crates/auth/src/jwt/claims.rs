@@ -112,7 +112,7 @@ pub(crate) fn strict_object(part: &str) -> Result<Map<String, Value>, Reason> {
 }
 
 /// JSON in which no object has a name twice.
-struct Strict(Value);
+pub(crate) struct Strict(pub Value);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -212,11 +212,13 @@ pub(crate) fn identity(
         grants: grants.parse().map_err(|_| Reason::Claim)?,
         expires,
         credential: credential.map(str::to_owned),
+        issued: moment(claims.get("iat")).unwrap_or_default(),
         claims,
+        entry: None,
     })
 }
 
-fn check_audience(audience: Option<&Value>, rules: &JwtRules) -> Result<(), Reason> {
+pub(crate) fn check_audience(audience: Option<&Value>, rules: &JwtRules) -> Result<(), Reason> {
     let known = |value: &Value| {
         let text = value.as_str();
         text.is_some_and(|text| rules.audiences.iter().any(|known| known == text))
@@ -235,7 +237,7 @@ fn check_audience(audience: Option<&Value>, rules: &JwtRules) -> Result<(), Reas
 
 /// A `NumericDate` (RFC 7519, 2): seconds, perhaps with a fraction. Before 1970 is 1970, and what is too far
 /// away is the last moment that there is.
-fn moment(claim: Option<&Value>) -> Result<Option<Timestamp>, Reason> {
+pub(crate) fn moment(claim: Option<&Value>) -> Result<Option<Timestamp>, Reason> {
     let Some(claim) = claim else {
         return Ok(None);
     };

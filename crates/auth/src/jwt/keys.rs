@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::claims::Header;
-use crate::secret::Secret;
+use crate::secret::{Secret, mark};
 
 /// The shortest secret for the HS algorithms: as long as the hash of HS256 (RFC 7518, 3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -177,6 +177,16 @@ impl VerifyingKey {
     }
 }
 
+impl VerifyingKey {
+    /// Stands for the key, whatever it is called.
+    pub(super) fn mark(&self) -> u64 {
+        match self.key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => mark(&[bytes]),
+            DecodingKeyKind::RsaModulusExponent { n, e } => mark(&[n, e]),
+        }
+    }
+}
+
 /// Checks a secret for the HS algorithms.
 pub(super) fn check_secret(secret: &[u8], algorithm: Algorithm) -> Result<(), KeyError> {
     let bytes_min = match algorithm {
@@ -277,6 +287,11 @@ impl KeySet {
     #[must_use]
     pub fn has_kid(&self, kid: &str) -> bool {
         self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
+    /// Whether a key has this mark.
+    pub(super) fn has_mark(&self, mark: u64) -> bool {
+        self.0.iter().any(|key| key.mark() == mark)
     }
 
     /// The keys that a token with this header may be verified with: of its algorithm, and not of another

@@ -1,5 +1,7 @@
 //! The sources in their order.
 
+use std::sync::Arc;
+
 use tidings_auth::jwt::{
     Algorithm, Jwt, JwtRules, KeySet, Minting, SigningKey, VerifyingKey, mint,
 };
@@ -7,9 +9,10 @@ use tidings_auth::keys::{self, KeyFile, NewKey};
 use tidings_auth::passwords::{self, PasswordFile};
 use tidings_auth::{
     Authenticator, Credential, GRANT_FILTERS_MAX, GrantsText, Permissions, Reason, Rejection,
-    Secret,
+    Secret, Step,
 };
-use tidings_types::{Grants, Principal, RefusalCode, Timestamp};
+use tidings_ports::Attempt;
+use tidings_types::{Grants, Principal, Protocol, RefusalCode, Timestamp};
 
 use super::{NOW, bearer, login, shown, text};
 
@@ -44,6 +47,7 @@ fn world() -> World {
             ],
             permissions: Permissions::default(),
             anonymous: true,
+            ..Authenticator::default()
         },
         key: created.key,
     }
@@ -118,10 +122,20 @@ fn only_passwords_wait_for_a_slow_source() {
         (login("ada", "right"), true),
         (login("nobody", "right"), true),
     ] {
-        let quick = authenticator.authenticate_quickly(&credential, NOW);
-        assert_eq!(quick.is_none(), slow, "{credential:?}");
-        if let Some(quick) = quick {
-            assert_eq!(quick, authenticator.authenticate(&credential, NOW));
+        let attempt = Attempt {
+            credential,
+            protocol: Protocol::Http,
+            address: None,
+            certificate: None,
+        };
+        match authenticator.begin(&attempt, NOW) {
+            Step::Done(quick) => {
+                assert!(!slow, "{attempt:?}");
+                let judged = authenticator.authenticate(&attempt.credential, NOW);
+                assert_eq!(quick, judged.map(Arc::new));
+            }
+            Step::Slow(at) => assert!(slow && at == 2, "{attempt:?}"),
+            Step::Ask(at) => panic!("nobody is to be asked, not {at}"),
         }
     }
 }

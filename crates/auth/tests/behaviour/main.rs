@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says with it what must hold")]
 
+mod certificates;
 mod chain;
 mod keys;
 mod passwords;
 mod permissions;
+mod renewal;
 mod signing;
 mod token_keys;
 mod tokens;

@@ -38,6 +38,7 @@ fn admit(rules: &str, subject: &str, claims: &serde_json::Value) -> Result<Princ
         sources: vec![Box::new(Voucher(identity))],
         permissions: Permissions::parse(rules).unwrap(),
         anonymous: true,
+        ..Authenticator::default()
     };
     authenticator.authenticate(&bearer("x"), NOW)
 }
@@ -110,6 +111,7 @@ fn strangers_get_what_is_granted_to_strangers() {
         sources: vec![Box::new(Voucher(Identity::default()))],
         permissions: Permissions::parse(&rules).unwrap(),
         anonymous: true,
+        ..Authenticator::default()
     };
     let stranger = authenticator
         .authenticate(&Credential::Anonymous, NOW)
@@ -212,16 +214,21 @@ publish = ["a/{sub"]
 
 [[rule]]
 publish = ["a/sub}"]
+
+[[rule]]
+source = ["jwt", "tokn"]
+publish = ["a"]
 "#;
     let wrong = Permissions::parse(text).unwrap_err();
     let lines: Vec<usize> = wrong.iter().map(|at| at.line).collect();
-    assert_eq!(lines, [2, 5, 8, 11, 14, 18, 21, 24]);
-    for (at, kind) in wrong.iter().zip("fpfecppp".chars()) {
+    assert_eq!(lines, [2, 5, 8, 11, 14, 18, 21, 24, 27]);
+    for (at, kind) in wrong.iter().zip("fpfecppps".chars()) {
         let right = matches!(
             (&at.error, kind),
             (PermissionError::Filter { .. }, 'f')
                 | (PermissionError::Placeholder(_), 'p')
                 | (PermissionError::Empty, 'e')
+                | (PermissionError::Source(_), 's')
                 | (PermissionError::ClaimValue(_), 'c')
         );
         assert!(right, "{at}");

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::figures::{Figures, histogram};
@@ -14,6 +13,7 @@ use super::load::{Speech, client_of, keep_alive, open_all, subscriber, topic};
 use super::marker::{CARRY_MAX, Carry, Scanner, payload};
 use super::mqtt::Acknowledger;
 use super::server::Server;
+use super::socket::Socket;
 use super::{BenchError, STALL_MAX};
 use crate::cli::Load;
 use crate::client::Client;
@@ -94,7 +94,7 @@ async fn subscribers(
     load: &Load,
     speech: Speech,
     run: u64,
-) -> Result<Vec<Rc<TcpStream>>, BenchError> {
+) -> Result<Vec<Rc<Socket>>, BenchError> {
     let (client, topics) = (client.clone(), load.topics);
     open_all(load, move |index| {
         let client = client_of(&client, index);
@@ -150,7 +150,7 @@ impl Deliveries {
 
 /// Reads one connection until it ends, and acknowledges what is to be.
 async fn receive(
-    stream: Rc<TcpStream>,
+    stream: Rc<Socket>,
     deliveries: Rc<Deliveries>,
     mut acknowledger: Option<Acknowledger>,
 ) {
@@ -170,7 +170,7 @@ async fn receive(
 }
 
 fn read_once(
-    stream: &TcpStream,
+    stream: &Socket,
     deliveries: &Deliveries,
     carry: &mut Carry,
     acknowledger: Option<&mut Acknowledger>,
@@ -196,7 +196,7 @@ fn read_once(
     }
 }
 
-async fn write_all(stream: &TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
+async fn write_all(stream: &Socket, output: &mut Vec<u8>) -> io::Result<()> {
     while !output.is_empty() {
         match stream.try_write(output) {
             Ok(written) => drop(output.drain(..written)),
@@ -204,7 +204,7 @@ async fn write_all(stream: &TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    stream.flush().await
 }
 
 struct Publisher<'a> {

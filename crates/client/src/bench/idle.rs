@@ -7,6 +7,7 @@ use super::BenchError;
 use super::figures::Figures;
 use super::load::{Speech, client_of, keep_alive, open_all, subscriber, topic};
 use super::server::Server;
+use super::socket::Socket;
 use crate::cli::Load;
 use crate::client::Client;
 use crate::random::Random;
@@ -57,7 +58,7 @@ pub(super) async fn measure(
 }
 
 /// Reads what there is; heartbeats are all that may come.
-fn has_ended(stream: &tokio::net::TcpStream) -> bool {
+fn has_ended(stream: &Socket) -> bool {
     let mut bytes = [0u8; 4096];
     loop {
         match stream.try_read(&mut bytes) {

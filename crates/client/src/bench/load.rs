@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidings_types::{Topic, TopicFilter};
-use tokio::net::TcpStream;
 
+use super::socket::Socket;
 use super::{BenchError, mqtt};
 use crate::cli::terminal::Progress;
 use crate::cli::{Load, Wire};
@@ -45,7 +45,7 @@ pub(super) fn client_of(client: &Client, index: usize) -> Client {
     let last = u8::try_from(1 + block).unwrap_or(u8::MAX);
     let connector = Connector {
         source: Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))),
-        ..Connector::default()
+        ..client.connector.clone()
     };
     client.clone().with_connector(connector)
 }
@@ -123,7 +123,7 @@ pub(super) async fn subscriber(
     client: &Client,
     speech: Speech,
     topic: &Topic,
-) -> Result<TcpStream, TryError> {
+) -> Result<Socket, TryError> {
     let open = async {
         match speech.wire {
             Wire::Mqtt => mqtt::subscribe(client, topic, speech.qos).await,
@@ -132,8 +132,7 @@ pub(super) async fn subscriber(
             Wire::Tidings | Wire::Http => subscribe_tidings(client, topic).await,
         }
     };
-    let Stream::Plain(stream) = client.in_time(open).await?;
-    Ok(stream)
+    client.in_time(open).await.map(Socket::from)
 }
 
 async fn subscribe_sse(client: &Client, topic: &Topic) -> Result<Stream, TryError> {
@@ -195,7 +194,7 @@ fn topic_path(topic: &Topic) -> String {
 
 /// Shows each server of a WebSocket or of MQTT now and then that its peer lives; pings are not answered
 /// otherwise, because receivers do not look at frames. Never ends.
-pub(super) async fn keep_alive(streams: Vec<Rc<TcpStream>>, speech: Speech) {
+pub(super) async fn keep_alive(streams: Vec<Rc<Socket>>, speech: Speech) {
     let mut sign = Vec::new();
     let every = match speech.wire {
         // Acknowledgements may be written in parts, between which nothing else may come.

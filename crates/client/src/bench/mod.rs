@@ -11,6 +11,7 @@ mod marker;
 mod mqtt;
 mod publish;
 mod server;
+mod socket;
 
 use std::fmt;
 use std::io::Write as _;
@@ -22,9 +23,8 @@ use tidings_types::Qos;
 
 use crate::cli::terminal::{failed, misused, runtime, say};
 use crate::cli::{BenchArgs, BenchWhat, Load, MQTT_URL_DEFAULT, URL_DEFAULT, Wire};
-use crate::client::Client;
+use crate::client::{Client, Unusable};
 use crate::error::{Lost, TryError};
-use crate::url::UrlError;
 
 use figures::Figures;
 use server::Server;
@@ -48,8 +48,8 @@ pub(crate) enum BenchError {
     },
     /// Connections ended while they were measured.
     Ended(u64),
-    /// The address is none.
-    Url(UrlError),
+    /// There is no server to be reached like this.
+    Unusable(Unusable),
     /// The options contradict each other.
     Misused(&'static str),
 }
@@ -76,7 +76,7 @@ impl fmt::Display for BenchError {
                 STALL_MAX.as_secs()
             ),
             Self::Ended(count) => write!(f, "{count} connections ended while they were measured"),
-            Self::Url(error) => error.fmt(f),
+            Self::Unusable(error) => error.fmt(f),
             Self::Misused(what) => f.write_str(what),
         }
     }
@@ -127,6 +127,7 @@ pub fn bench(args: BenchArgs) -> ExitCode {
 }
 
 fn client(load: &Load) -> Result<Client, BenchError> {
+    let tls = load.tls.files();
     let client = match (load.protocol, &load.mqtt_url) {
         (Wire::Mqtt, None) if load.url != URL_DEFAULT => {
             let what = "--protocol mqtt takes --mqtt-url and not --url";
@@ -134,12 +135,12 @@ fn client(load: &Load) -> Result<Client, BenchError> {
         }
         (Wire::Mqtt, url) => {
             let url = url.as_deref().unwrap_or(MQTT_URL_DEFAULT);
-            Client::mqtt(url, Qos::AtLeastOnce)
+            Client::mqtt(url, Qos::AtLeastOnce, &tls)
         }
-        (_, None) => Client::new(&load.url),
+        (_, None) => Client::new(&load.url, &tls),
         (_, Some(_)) => return Err(BenchError::Misused("--mqtt-url goes with --protocol mqtt")),
     };
-    client.map_err(BenchError::Url)
+    client.map_err(BenchError::Unusable)
 }
 
 fn print(figures: &Figures, load: &Load) -> ExitCode {

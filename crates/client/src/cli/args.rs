@@ -7,7 +7,8 @@ use tidings_types::Qos;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::http::is_header_value;
-use crate::login::Login;
+use crate::login::{Login, TokenFile};
+use crate::tls::{ClientCertificate, TlsFiles};
 
 /// Where the server is unless said otherwise.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:8080";
@@ -56,7 +57,11 @@ pub struct PubArgs {
     /// Who to be.
     #[command(flatten)]
     pub login: LoginArgs,
-    /// Publish over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883`
+    /// How to speak TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Publish over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883` or
+    /// `mqtts://localhost:8883`
     #[arg(long, conflicts_with = "url", value_name = "URL")]
     pub mqtt_url: Option<String>,
     /// With --mqtt-url: the `QoS` to publish with; 0 is not acknowledged, and so may be lost
@@ -101,8 +106,11 @@ pub struct LoginArgs {
     /// Show this token or API key [environment: `TIDINGS_TOKEN`]
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Show the token or API key in this file; it is read again for each connection, and before the token ends
+    #[arg(long, conflicts_with = "token", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Be this user, with this password [environment: `TIDINGS_USER`]
-    #[arg(long, conflicts_with = "token", value_name = "USER:PASSWORD")]
+    #[arg(long, conflicts_with_all = ["token", "token_file"], value_name = "USER:PASSWORD")]
     pub user: Option<String>,
 }
 
@@ -114,17 +122,34 @@ impl std::fmt::Debug for LoginArgs {
 
 /// Not a login.
 #[derive(Debug)]
-pub struct NoLogin;
+pub enum NoLogin {
+    /// Not one in form.
+    Malformed,
+    /// The file of `--token-file` cannot be used.
+    File(PathBuf, std::io::Error),
+}
 
 impl std::fmt::Display for NoLogin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a login is a token on one line, or a user and a password as USER:PASSWORD")
+        match self {
+            Self::Malformed => f.write_str(
+                "a login is a token on one line, or a user and a password as USER:PASSWORD",
+            ),
+            Self::File(path, error) => {
+                write!(f, "cannot read the token in {}: {error}", path.display())
+            }
+        }
     }
 }
 
 impl LoginArgs {
     /// What the options say, or else the environment.
     pub fn login(&self) -> Result<Option<Login>, NoLogin> {
+        if let Some(path) = &self.token_file {
+            let file = TokenFile::open(path);
+            let file = file.map_err(|error| NoLogin::File(path.clone(), error))?;
+            return Ok(Some(Login::TokenFile(file)));
+        }
         let env = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let is_given = self.token.is_some() || self.user.is_some();
         let (token, user) = if is_given {
@@ -134,11 +159,45 @@ impl LoginArgs {
         };
         match (token, user) {
             (Some(token), _) if is_header_value(&token) => Ok(Some(Login::Token(token))),
-            (Some(_), _) => Err(NoLogin),
-            (None, Some(user)) => Login::user(&user).map(Some).ok_or(NoLogin),
+            (Some(_), _) => Err(NoLogin::Malformed),
+            (None, Some(user)) => Login::user(&user).map(Some).ok_or(NoLogin::Malformed),
             (None, None) => Ok(None),
         }
     }
+}
+
+/// How to speak TLS to a server at `https://`, `wss://` or `mqtts://`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TlsArgs {
+    /// With a URL of TLS: trust servers of the authorities in this PEM file, and no others; those that the system
+    /// trusts if left out
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// With a URL of TLS: show the certificate in this PEM file to a server that asks for one; the key may be in
+    /// the same file
+    #[arg(long, value_name = "FILE[:KEY]", value_parser = client_certificate)]
+    pub cert: Option<ClientCertificate>,
+}
+
+impl TlsArgs {
+    /// What the options say.
+    pub fn files(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.ca.clone(),
+            certificate: self.cert.clone(),
+        }
+    }
+}
+
+fn client_certificate(text: &str) -> Result<ClientCertificate, &'static str> {
+    let (cert, key) = text.split_once(':').unwrap_or((text, text));
+    if cert.is_empty() || key.is_empty() {
+        return Err("write it as cert.pem:key.pem, or as one file that has both");
+    }
+    Ok(ClientCertificate {
+        cert: cert.into(),
+        key: key.into(),
+    })
 }
 
 /// How a subscription travels.
@@ -180,13 +239,17 @@ pub struct SubArgs {
     /// Who to be.
     #[command(flatten)]
     pub login: LoginArgs,
+    /// How to speak TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// The protocol to subscribe over
     #[arg(long, value_enum, default_value_t, value_name = "PROTOCOL")]
     pub protocol: SubscribeWire,
-    /// Subscribe over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883`
+    /// Subscribe over MQTT 5, to the server at this address, as in `mqtt://127.0.0.1:1883` or
+    /// `mqtts://localhost:8883`
     #[arg(long, conflicts_with_all = ["url", "protocol"], value_name = "URL")]
     pub mqtt_url: Option<String>,
     /// With --mqtt-url: the most that messages are to come with
@@ -202,6 +265,17 @@ pub struct SubArgs {
     /// Print nothing on standard error but refusals
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `tidings health`: ask a server whether it is ready.
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// The server
+    #[arg(long, default_value = URL_DEFAULT, value_name = "URL")]
+    pub url: String,
+    /// How to speak TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// `tidings bench`: drive a server and measure it.
@@ -261,6 +335,9 @@ pub struct Load {
     /// With --protocol mqtt: the server, instead of --url; the one on this machine if left out
     #[arg(long, conflicts_with = "url", value_name = "URL")]
     pub mqtt_url: Option<String>,
+    /// How to speak TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// With --protocol mqtt: what subscribers ask for, 0 or 1
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=1), default_value_t = 0, value_name = "QOS")]
     pub qos: u8,

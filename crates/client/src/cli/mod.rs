@@ -1,16 +1,20 @@
-//! The command line's `pub`, `sub` and `bench`: their options, and functions that carry them out.
+//! The command line's `pub`, `sub`, `bench` and `health`: their options, and functions that carry them out.
 //!
 //! Each function builds its own single-threaded runtime, blocks until it is done, and returns the exit code:
 //! 0 done, 1 refused or failed, 2 used wrongly.
 
 mod args;
+mod health;
 mod lines;
 mod publish;
 mod subscribe;
 pub(crate) mod terminal;
 
-pub use args::{BenchArgs, BenchWhat, Load, PubArgs, QosLevel, SubArgs, SubscribeWire, Wire};
+pub use args::{
+    BenchArgs, BenchWhat, HealthArgs, Load, PubArgs, QosLevel, SubArgs, SubscribeWire, Wire,
+};
 pub(crate) use args::{MQTT_URL_DEFAULT, URL_DEFAULT};
+pub use health::health;
 pub use publish::publish;
 pub use subscribe::subscribe;
 

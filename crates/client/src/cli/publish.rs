@@ -11,10 +11,9 @@ use super::PubArgs;
 use super::args::NoLogin;
 use super::lines;
 use super::terminal::{failed, misused, runtime, say};
-use crate::client::Client;
+use crate::client::{Client, Unusable};
 use crate::http::{is_header_value, is_token};
 use crate::message::Outgoing;
-use crate::url::UrlError;
 
 /// The most that is read from standard input for one message; a server's limit is far below.
 pub(super) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
@@ -23,7 +22,7 @@ pub(super) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 enum Misuse {
     Topic(TopicError),
-    Url(UrlError),
+    Server(Unusable),
     Login(NoLogin),
     Header(String),
     Value(&'static str),
@@ -33,7 +32,7 @@ impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Topic(error) => error.fmt(f),
-            Self::Url(error) => error.fmt(f),
+            Self::Server(error) => error.fmt(f),
             Self::Login(error) => error.fmt(f),
             Self::Header(text) => write!(
                 f,
@@ -75,11 +74,12 @@ pub fn publish(args: PubArgs) -> ExitCode {
 
 /// The client, and a message with everything but its payload.
 fn prepare(args: &PubArgs) -> Result<(Client, Outgoing), Misuse> {
+    let tls = args.tls.files();
     let client = match &args.mqtt_url {
-        Some(url) => Client::mqtt(url, args.qos.into()),
-        None => Client::new(&args.url),
+        Some(url) => Client::mqtt(url, args.qos.into(), &tls),
+        None => Client::new(&args.url, &tls),
     };
-    let client = client.map_err(Misuse::Url)?;
+    let client = client.map_err(Misuse::Server)?;
     let client = client.with_login(args.login.login().map_err(Misuse::Login)?);
     let topic = Topic::new(args.topic.as_str()).map_err(Misuse::Topic)?;
     for (option, value) in [

@@ -24,9 +24,10 @@ const FEW: u32 = 64;
     reason = "as the other commands, which consume their options"
 )]
 pub fn subscribe(args: SubArgs) -> ExitCode {
+    let tls = args.tls.files();
     let client = match &args.mqtt_url {
-        Some(url) => Client::mqtt(url, args.qos.into()),
-        None => Client::new(&args.url),
+        Some(url) => Client::mqtt(url, args.qos.into(), &tls),
+        None => Client::new(&args.url, &tls),
     };
     let client = match client {
         Ok(client) => client,
@@ -242,6 +243,7 @@ fn write_line(message: &Message, json: bool, out: &mut impl Write) -> std::io::R
 mod tests {
     use super::*;
     use crate::testing::FakeServer;
+    use crate::tls::TlsFiles;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -357,7 +359,7 @@ mod tests {
             assert!(parse(&format!("a --qos 2{other}")).is_err(), "{other}");
         }
         assert!(parse("a --qos 2 --mqtt-url mqtt://127.0.0.1").is_ok());
-        let client = Client::new("http://127.0.0.1:9").unwrap();
+        let client = Client::new("http://127.0.0.1:9", &TlsFiles::default()).unwrap();
         let filters = ["a", "b"].map(|text| TopicFilter::new(text).unwrap());
         let args = parse("a b --group w").unwrap();
         assert!(open(&client, filters.to_vec(), &args).is_err());

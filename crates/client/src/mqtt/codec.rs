@@ -253,7 +253,7 @@ pub fn connect_packet(
     body.extend_from_slice(&keep_alive_s.to_be_bytes());
     put_part(&properties, &mut body);
     put_text(client_id, &mut body);
-    for text in user.into_iter().chain(password) {
+    for text in user.into_iter().chain(password.as_deref()) {
         if text.len() > usize::from(u16::MAX) {
             return Err(Unsendable::Long("user name or password"));
         }

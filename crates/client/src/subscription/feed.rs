@@ -10,10 +10,12 @@ use super::mqtt::MqttFeed;
 use super::{Wanted, Wire};
 use crate::client::{Client, Speaks};
 use crate::envelope::{
-    Asked, ServerWord, parse_message, settle_request, subscribe_request, unsubscribe_request,
+    Asked, ServerWord, auth_request, parse_message, settle_request, subscribe_request,
+    unsubscribe_request,
 };
 use crate::error::{Lost, Refused, TryError};
 use crate::http::{Body, HttpConnection, request_line};
+use crate::login::TokenFile;
 use crate::message::{Gap, Message, Start, Verdict};
 use crate::sse::{SseEvent, SseParser};
 use crate::url::percent_encode;
@@ -24,6 +26,7 @@ const EVENT_BYTES_MAX: usize = 64 << 20;
 /// The ids of the requests on a `tidings.v1` feed.
 const SUBSCRIBE_ID: u64 = 1;
 const UNSUBSCRIBE_ID: u64 = 2;
+const AUTH_ID: u64 = 3;
 
 /// What comes over a feed.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl Feed {
         match wanted.wire {
             Wire::Tidings => {
                 let websocket = client.tidings().await?;
-                let open = TidingsFeed::open(websocket, &wanted);
+                let open = TidingsFeed::open(websocket, &wanted, client.token_file());
                 let feed = client.in_time(open).await?;
                 Ok(Self::Tidings(Box::new(feed)))
             }
@@ -124,6 +127,8 @@ pub(super) struct TidingsFeed {
     websocket: WebSocket,
     cursor: String,
     reconnect: Option<Duration>,
+    /// Where the next token is, when the server says that this one ends.
+    token_file: Option<TokenFile>,
     /// In a work queue: what came and is not settled.
     member: Option<Member>,
 }
@@ -136,7 +141,11 @@ struct Member {
 }
 
 impl TidingsFeed {
-    async fn open(mut websocket: WebSocket, wanted: &Wanted) -> Result<Self, TryError> {
+    async fn open(
+        mut websocket: WebSocket,
+        wanted: &Wanted,
+        token_file: Option<TokenFile>,
+    ) -> Result<Self, TryError> {
         let membership = wanted.membership.as_ref();
         let asked = Asked {
             group: membership.map(|it| it.group.as_str()),
@@ -173,6 +182,7 @@ impl TidingsFeed {
             websocket,
             cursor,
             reconnect: None,
+            token_file,
             member,
         })
     }
@@ -255,12 +265,21 @@ impl TidingsFeed {
                 Ok(Some(FeedItem::Message(message)))
             }
             ServerWord::Gap(gap) => Ok(Some(FeedItem::Gap(gap))),
-            ServerWord::Error { refused, .. } => Err(refused.into()),
+            // Of a token that was refused: the connection goes on until the old one's end, and the next one shows what
+            // is in the file then.
+            ServerWord::Error { id, refused } if id != Some(AUTH_ID) => Err(refused.into()),
+            ServerWord::Expiring => {
+                if let Some(file) = &self.token_file {
+                    let request = auth_request(AUTH_ID, &file.token());
+                    self.websocket.queue(Opcode::Text, &request);
+                }
+                Ok(None)
+            }
             ServerWord::Drain { reconnect } => {
                 self.reconnect = Some(reconnect);
                 Ok(None)
             }
-            ServerWord::Ok { .. } | ServerWord::Unknown => Ok(None),
+            ServerWord::Ok { .. } | ServerWord::Error { .. } | ServerWord::Unknown => Ok(None),
         }
     }
 }
@@ -379,7 +398,7 @@ impl SseFeed {
         }
     }
 
-    /// The event types `gap`, `drain` and `lost` are the server's own; a publisher's never reach the stream.
+    /// The event types `gap`, `drain`, `lost` and `expiring` are the server's own; a publisher's never reach the stream.
     fn event(&mut self, event: &SseEvent) -> Result<(), Lost> {
         let json = |error: serde_json::Error| Lost::Json(error.to_string());
         match event.event.as_str() {
@@ -387,6 +406,7 @@ impl SseFeed {
                 let gap: Gap = serde_json::from_str(&event.data).map_err(json)?;
                 self.items.push_back(FeedItem::Gap(gap));
             }
+            "expiring" => {}
             "drain" => self.is_draining = true,
             "lost" => {
                 let end: End = serde_json::from_str(&event.data).map_err(json)?;

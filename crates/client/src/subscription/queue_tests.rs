@@ -162,7 +162,12 @@ async fn a_member_leaves_behind_its_verdicts_and_waits_for_the_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn over_mqtt_a_work_queue_is_refused_with_the_filter_to_use() {
-    let client = Client::mqtt("mqtt://127.0.0.1:9", tidings_types::Qos::AtLeastOnce).unwrap();
+    let client = Client::mqtt(
+        "mqtt://127.0.0.1:9",
+        tidings_types::Qos::AtLeastOnce,
+        &crate::TlsFiles::default(),
+    )
+    .unwrap();
     let refused = work(&client, None).next().await.unwrap_err();
     assert!(refused.detail.contains("$share/"), "{refused}");
 }

@@ -16,7 +16,9 @@ impl FakeServer {
     pub(crate) async fn start_mqtt(qos: Qos) -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("mqtt://{}", listener.local_addr().unwrap());
-        let client = Client::mqtt(&url, qos).unwrap().with_retry(retry());
+        let client = Client::mqtt(&url, qos, &crate::TlsFiles::default())
+            .unwrap()
+            .with_retry(retry());
         (Self { listener }, client)
     }
 

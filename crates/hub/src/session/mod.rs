@@ -184,6 +184,12 @@ impl Sessions {
             .filter(|session| session.id == id)
     }
 
+    /// What is kept of a session.
+    pub fn saved(&self, id: SessionId) -> Option<&Saved> {
+        let session = self.slots.get(id.index as usize);
+        session.filter(|it| it.id == id)?.saved.as_deref()
+    }
+
     pub fn find(&mut self, key: &ByteString) -> Option<&mut Session> {
         let index = *self.by_key.get(key)?;
         self.slots.get_mut(index as usize)

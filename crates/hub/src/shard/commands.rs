@@ -31,7 +31,7 @@ struct Who {
 }
 
 /// Commands, and the like, that are carried out before the shard's other work gets its turn.
-const STEPS_A_TURN: usize = 65_536;
+const STEPS_A_TURN: usize = 1_024;
 
 impl Shard {
     /// Calls a conversation that goes on and takes what it gives. Its commands wait for [`Shard::settle`].
@@ -159,6 +159,14 @@ impl Shard {
         let Some(command) = self.hold_unidentified(id, command) else {
             return;
         };
+        if self.permitter.is_asked() {
+            self.carry_out_if_permitted(id, command);
+        } else {
+            self.carry_out_permitted(id, command);
+        }
+    }
+
+    pub(super) fn carry_out_permitted(&mut self, id: ConnectionId, command: Command) {
         match command {
             Command::Authenticate { tag, credential } => self.authenticate_for(id, tag, credential),
             Command::Publish {
@@ -233,7 +241,7 @@ impl Shard {
         }
     }
 
-    fn or_refuse_if_asked(
+    pub(super) fn or_refuse_if_asked(
         &mut self,
         id: ConnectionId,
         tag: Option<Tag>,

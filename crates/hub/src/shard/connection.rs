@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tidings_ports::{Command, Conversation, Ending, Tick};
+use tidings_ports::{Certificate, Command, Conversation, Ending, Tick};
 use tidings_types::{Offset, Origin, Principal, Protocol};
 
+use super::petitions::Petitioned;
 use super::subscription::SubscriptionId;
+use crate::meter::Seat;
 use crate::outbox::Outbox;
 use crate::session::SessionId;
 
@@ -26,6 +28,21 @@ impl ConnectionId {
     pub fn slot(self) -> usize {
         self.index as usize
     }
+
+    /// The name as a number.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.serial)
+    }
+
+    /// The name of such a number; there may be no connection of it.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self {
+            index: (bits >> 32) as u32,
+            serial: bits as u32,
+        }
+    }
 }
 
 /// Who is at the other end.
@@ -35,6 +52,8 @@ pub struct Peer {
     pub principal: Arc<Principal>,
     /// From where, if that is known.
     pub address: Option<IpAddr>,
+    /// The certificate that it proved to have, if that says who it is.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 impl From<Arc<Principal>> for Peer {
@@ -42,6 +61,7 @@ impl From<Arc<Principal>> for Peer {
         Self {
             principal,
             address: None,
+            certificate: None,
         }
     }
 }
@@ -75,10 +95,12 @@ pub(super) enum Input {
     Paused,
 }
 
-/// What was asked while it is found out who the peer is.
+/// What was asked while it is found out who the peer is, or whether it may do what it asked for first.
 #[derive(Default)]
 pub(super) struct Unidentified {
     pub waiting: VecDeque<Command>,
+    /// Set if that is known, and a permission is waited for.
+    pub petitioned: Option<Petitioned>,
 }
 
 pub(super) struct Connection {
@@ -88,7 +110,10 @@ pub(super) struct Connection {
     pub protocol: Protocol,
     pub principal: Arc<Principal>,
     pub address: Option<IpAddr>,
-    /// Set while it is found out who the peer is.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Its share of what its identity may take; `None` if that is not limited.
+    pub seat: Option<Seat>,
+    /// Set while it is found out who the peer is, or what it may do.
     pub unidentified: Option<Box<Unidentified>>,
     pub origin: Origin,
     pub outbox: Outbox,
@@ -107,6 +132,8 @@ pub(super) struct Connection {
     pub wake: Option<Tick>,
     /// The earliest entry in the wheel; `wake` may be later.
     pub scheduled: Option<Tick>,
+    /// How long before its principal's end the peer is to be told; 0 once it was, or if it is not to be.
+    pub notice_ms: u32,
     pub dirty: bool,
     pub input: Input,
     pub ended: Ended,
@@ -128,6 +155,8 @@ impl Connection {
             conversation,
             principal: peer.principal,
             address: peer.address,
+            certificate: peer.certificate,
+            seat: None,
             unidentified: None,
             origin,
             outbox: Outbox::default(),
@@ -138,10 +167,17 @@ impl Connection {
             in_flight: 0,
             wake: None,
             scheduled: None,
+            notice_ms: 0,
             dirty: false,
             input: Input::Read,
             ended: Ended::No,
             knows_closed: false,
         }
+    }
+
+    /// Whether a command of it waits for a permission.
+    pub fn is_petitioning(&self) -> bool {
+        let waits = self.unidentified.as_ref();
+        waits.is_some_and(|it| it.petitioned.is_some())
     }
 }

@@ -1,22 +1,22 @@
 //! Pages of the log for peers that do not subscribe, and what pages say besides their messages.
 
 use tidings_ports::{Gap, GapReason, Page, ReadError, ReadFrom, ReadRequest, ReplyTo, Start};
-use tidings_types::{Cursor, Epoch, Offset, Principal, Refusal, RefusalCode, Storage};
+use tidings_types::{Cursor, Epoch, Offset, Refusal, RefusalCode, Storage};
 
 use super::Shard;
+use super::connection::Peer;
 use super::pending::{PageReply, ReadReply, Waiter};
 use crate::gate::{self, Wanted};
 
 impl Shard {
     /// Reads one page for a peer without a conversation. The reply is called once, later or now.
-    pub fn read(
-        &mut self,
-        principal: &Principal,
-        wanted: Wanted,
-        messages_max: usize,
-        reply: ReadReply,
-    ) {
-        let wanted = match gate::subscribe(principal, wanted, &self.limits) {
+    pub fn read(&mut self, peer: &Peer, wanted: Wanted, messages_max: usize, reply: ReadReply) {
+        let now = self.clock.tick();
+        let admitted = self
+            .meters
+            .request_once(peer, now)
+            .and_then(|()| gate::subscribe(&peer.principal, wanted, &self.limits));
+        let wanted = match admitted {
             Ok(wanted) => wanted.into_inner(),
             Err(refusal) => {
                 self.refused(refusal.code);

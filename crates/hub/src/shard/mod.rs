@@ -14,10 +14,13 @@ mod identity;
 mod keeping;
 mod letters;
 mod members;
+mod metering;
 mod pages;
 mod pending;
+mod petitions;
 mod publish;
 mod queues;
+mod recheck;
 mod runs;
 mod sessions;
 mod subscribe;
@@ -32,19 +35,22 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use slab::Slab;
 use tidings_ports::{
-    Answer, Authenticator, Clock, Command, Conversation, Engine, Event, Start, Tick,
+    Answer, Authenticator, Clock, Command, Conversation, Engine, Event, Permitter, Start, Tick,
 };
 use tidings_types::{Limits, Offset, Origin, Refusal, RefusalCode, Topic};
 
 use connection::{Connection, Input};
 pub use connection::{ConnectionId, Ended, Peer};
+pub use identity::{Renewal, RenewalOutcome};
 use pending::{DueWill, Pending};
 pub use pending::{PublishReply, ReadReply};
+pub(crate) use recheck::Recheck;
 pub(crate) use subscription::SubscriptionId;
 use subscription::{Formats, Source, Subscription};
 use verdicts::Awaited;
 
 use crate::inbox::{Inbox, Inboxes, Note};
+use crate::meter::Meters;
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::outbox::Outbox;
 use crate::queue::{self, Queues, Transaction};
@@ -77,6 +83,12 @@ pub struct ShardConfig {
     pub limits: Arc<Limits>,
     /// Who finds out who a peer is.
     pub authenticator: Arc<dyn Authenticator>,
+    /// What identities may take.
+    pub meters: Arc<Meters>,
+    /// How long before its credential ends a peer is told, or half of its time if that is less; 0 is never.
+    pub expiry_notice_ms: u64,
+    /// Who says what grants do not.
+    pub permitter: Arc<dyn Permitter>,
     /// Where messages go that work queues give up, each under its own topic; `None` drops them.
     pub dead_letter: Option<Topic>,
     /// Its own numbers.
@@ -96,6 +108,9 @@ pub struct Shard {
     clock: Arc<dyn Clock>,
     limits: Arc<Limits>,
     authenticator: Arc<dyn Authenticator>,
+    meters: Arc<Meters>,
+    expiry_notice_ms: u64,
+    permitter: Arc<dyn Permitter>,
     dead_letter: Option<Topic>,
     metrics: Arc<Metrics>,
     shared: Arc<SharedMetrics>,
@@ -140,6 +155,8 @@ pub struct Shard {
     wills_retry_at: Option<Tick>,
     /// Commands that conversations gave and that are not yet carried out.
     commands: VecDeque<(ConnectionId, Command)>,
+    /// Set while it is asked again who the peers are.
+    rechecking: Option<recheck::Rechecking>,
     /// Pages that were read and are not yet carried out: what is live goes first.
     pages: VecDeque<(u64, Answer)>,
     /// Scratch, kept for its memory.
@@ -165,6 +182,9 @@ impl Shard {
             clock: config.clock,
             limits: config.limits,
             authenticator: config.authenticator,
+            meters: config.meters,
+            expiry_notice_ms: config.expiry_notice_ms,
+            permitter: config.permitter,
             dead_letter: config.dead_letter,
             metrics: config.metrics,
             shared: config.shared,
@@ -192,6 +212,7 @@ impl Shard {
             due_wills: VecDeque::new(),
             wills_retry_at: None,
             commands: VecDeque::new(),
+            rechecking: None,
             pages: VecDeque::new(),
             notes: VecDeque::new(),
             matched: Vec::new(),
@@ -213,6 +234,16 @@ impl Shard {
         }
     }
 
+    /// What [`Shard::connect`] calls the next connection.
+    #[must_use]
+    pub fn next_connection(&self) -> ConnectionId {
+        ConnectionId {
+            index: self.connections.vacant_key() as u32,
+            // Zero is nobody's.
+            serial: self.serial.wrapping_add(1).max(1),
+        }
+    }
+
     /// Opens a connection and lets its conversation begin. `head` goes out before anything else: the response
     /// head of a stream, the answer to an upgrade.
     pub fn connect(
@@ -221,26 +252,30 @@ impl Shard {
         peer: impl Into<Peer>,
         head: Bytes,
     ) -> ConnectionId {
-        // Zero is nobody's.
-        self.serial = self.serial.wrapping_add(1).max(1);
+        let peer = peer.into();
+        let seat = self
+            .meters
+            .sit(&peer.principal, peer.address, self.clock.tick());
+        let id = self.next_connection();
+        self.serial = id.serial;
         let origin = Origin(self.next_random());
         let counts = &self.metrics.protocols[conversation.protocol().index()];
         counts.connections.add(1);
         counts.connections_total.add(1);
-        let serial = self.serial;
-        let entry = self.connections.vacant_entry();
-        let id = ConnectionId {
-            index: entry.key() as u32,
-            serial,
-        };
-        let connection = entry.insert(Connection::new(id, conversation, peer.into(), origin));
+        let connection =
+            self.connections
+                .vacant_entry()
+                .insert(Connection::new(id, conversation, peer, origin));
         if !head.is_empty() {
             connection.outbox.push(head);
             connection.dirty = true;
             self.dirty.push(id);
         }
-        self.schedule_end(id);
+        self.begin_term(id);
         self.converse(id, Conversation::opened);
+        self.take_seat(id, seat);
+        // Since it was found out who the peer is, that may have been revoked.
+        self.recheck(id);
         self.settle();
         id
     }
@@ -356,6 +391,13 @@ impl Shard {
     /// Whether, and how, the conversation ended the connection.
     pub fn ended(&self, id: ConnectionId) -> Ended {
         match self.connections.get(id.index as usize) {
+            // What it asked for before its farewell is still found out about.
+            Some(connection) if connection.id == id && connection.is_petitioning() => {
+                match connection.ended {
+                    Ended::AfterFlush => Ended::No,
+                    ended => ended,
+                }
+            }
             Some(connection) if connection.id == id => connection.ended,
             _ => Ended::AtOnce,
         }
@@ -407,6 +449,7 @@ impl Shard {
         if !self.pages.is_empty() {
             self.inbox.call();
         }
+        self.go_on_rechecking();
         self.feed_advanced();
         self.resume_scans();
         self.settle();
@@ -427,6 +470,12 @@ impl Shard {
                 message,
             } => self.given_back(queue, (member, told), message),
             Note::Identified(id, tag, outcome) => self.identified(id, tag, outcome),
+            Note::Recheck(recheck) => self.recheck_all(recheck),
+            Note::Renew(id, renewal) => self.renewed(id, renewal),
+            Note::Permitted(id, number, permission) => self.permitted(id, number, permission),
+            Note::Repermitted(id, subscription, permission) => {
+                self.repermitted(id, subscription, permission);
+            }
         }
     }
 
@@ -465,6 +514,7 @@ impl Shard {
             self.end_if_over(id);
         }
         self.due = due;
+        self.meters.tick(now);
         self.tick_sessions(now);
         self.tick_queues(now);
         self.start_reads();

@@ -5,18 +5,23 @@ use std::sync::Arc;
 use tidings_ports::{
     Event, PublishError, ReplyTo, SessionSave, Settle, StateChange, Submission, SubmitError, Tag,
 };
-use tidings_types::{Draft, Principal, Protocol, Receipt, Refusal};
+use tidings_types::{Draft, Protocol, Receipt, Refusal};
 
 use super::Shard;
-use super::connection::ConnectionId;
+use super::connection::{ConnectionId, Peer};
 use super::pending::{PublishReply, Publisher, Waiter};
 use crate::gate::{self, Admitted};
 use crate::session::{Saved, SessionId};
 
 impl Shard {
     /// Publishes for a peer without a conversation (an HTTP request). The reply is called once, later or now.
-    pub fn publish(&mut self, principal: &Principal, drafts: Vec<Draft>, reply: PublishReply) {
-        let drafts = match gate::publish(principal, drafts, &self.limits) {
+    pub fn publish(&mut self, peer: &Peer, drafts: Vec<Draft>, reply: PublishReply) {
+        let admitted = gate::publish(&peer.principal, drafts, &self.limits).and_then(|drafts| {
+            self.meters
+                .publish_once(peer, drafts.get(), self.clock.tick())?;
+            Ok(drafts)
+        });
+        let drafts = match admitted {
             Ok(drafts) => drafts,
             Err(refusal) => {
                 self.refused(refusal.code);
@@ -57,6 +62,9 @@ impl Shard {
         } else {
             Some(gate::publish(&principal, drafts, &self.limits)?)
         };
+        if let Some(drafts) = &drafts {
+            self.charge_publish(id, drafts)?;
+        }
         let save = save.map(|save| self.admit_save(id, save)).transpose()?;
         if let Some(drafts) = &drafts {
             self.count_published(protocol, drafts);

@@ -34,6 +34,7 @@ impl Shard {
         let Some(connection) = connection.filter(|it| it.id == id) else {
             return Ok(None);
         };
+        self.charge_request(id)?;
         let max = self.limits.subscriptions_per_connection_max;
         if connection.subscriptions.len() >= max {
             let detail = format!(
@@ -190,6 +191,7 @@ impl Shard {
         };
         let wanted = gate::subscribe(&principal, wanted, &self.limits)?.into_inner();
         let filters = each_once(wanted.filters);
+        self.charge_alteration(id, found, &filters)?;
         let head = self.engine.head();
         let framing = self.formats.slot(framing);
         self.remove_filters(found);

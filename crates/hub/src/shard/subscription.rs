@@ -116,6 +116,14 @@ impl LiveOnly {
 }
 
 impl Subscription {
+    /// What its peer asked to read; a member's messages come by its queue's filters.
+    pub fn wanted_filters(&self) -> &[TopicFilter] {
+        match &self.membership {
+            Some(membership) => &membership.filters,
+            None => &self.filters,
+        }
+    }
+
     pub fn wants(&self, message: &Message) -> bool {
         self.filters
             .iter()

@@ -3,24 +3,28 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use tidings_hub::meter::Meters;
 use tidings_hub::{
     ConnectionId, Inboxes, Metrics, Shard, ShardConfig, SharedMetrics, home_shard, states_by_home,
 };
 use tidings_log::LogConfig;
 use tidings_log::storage::{Faults, SimStorage, Storage as _};
-use tidings_ports::{Attempt, Authenticator, Credential, Outcome};
+use tidings_ports::{
+    Attempt, Authenticator, Credential, Granted, Outcome, Permission, Permitter, Petition, Standing,
+};
 use tidings_ports::{
     Command, Conversation, Delivery, Ending, Engine, Event, Expiry, Framed, Framing, ManualClock,
     SessionSave, Start, SubscriptionKey, Tag, Tick, Turn, Until, Will,
 };
 use tidings_types::{
     Cursor, Draft, FrameFormat, Limits, Message, Offset, Origin, Principal, Protocol, Refusal,
-    Retention, RetentionRules, Storage, Timestamp, Topic, TopicFilter,
+    RefusalCode, Retention, RetentionRules, Storage, Timestamp, Topic, TopicFilter,
 };
 
 use super::engine::SimEngine;
@@ -47,6 +51,7 @@ pub enum Heard {
     Session(Option<String>),
     Saved(u64),
     Authenticated(u64),
+    Expiring(Duration),
     Settled(u64),
     TakenOver,
     Closed,
@@ -132,6 +137,7 @@ impl Conversation for Puppet {
                 (Heard::Session(text), "session")
             }
             Event::Authenticated { tag, .. } => (Heard::Authenticated(tag.0), ""),
+            Event::Expiring { left } => (Heard::Expiring(left), ""),
             Event::Settled { tag } => (Heard::Settled(tag.0), ""),
             Event::Saved { tag } => (Heard::Saved(tag.0), ""),
             Event::TakenOver => (Heard::TakenOver, "taken over"),
@@ -225,15 +231,56 @@ pub struct Stage {
     inboxes: Arc<Inboxes>,
     pub principal: Arc<Principal>,
     porter: Arc<Porter>,
+    /// Asked from when on `asks` is set.
+    pub clerk: Arc<Clerk>,
 }
 
 /// Says nothing until it is told to.
 #[derive(Default)]
-struct Porter(Mutex<Vec<Outcome>>);
+struct Porter {
+    outcomes: Mutex<Vec<Outcome>>,
+    /// Names that are revoked, or may do something else now.
+    changed: Mutex<BTreeMap<String, Option<tidings_types::Grants>>>,
+}
 
 impl Authenticator for Porter {
     fn authenticate(&self, _attempt: Attempt, outcome: Outcome) {
-        self.0.lock().unwrap().push(outcome);
+        self.outcomes.lock().unwrap().push(outcome);
+    }
+
+    fn standing(&self, principal: &Arc<Principal>) -> Standing {
+        match self.changed.lock().unwrap().get(&principal.name) {
+            None => Standing::Good,
+            Some(None) => Standing::Ended(Refusal::new(RefusalCode::Unauthorized, "revoked")),
+            Some(Some(grants)) => Standing::Changed(Arc::new(Principal {
+                grants: grants.clone(),
+                ..(**principal).clone()
+            })),
+        }
+    }
+}
+
+/// Is asked what grants do not decide, and says nothing until it is told to.
+#[derive(Default)]
+pub struct Clerk {
+    pub asks: AtomicBool,
+    pub petitions: Mutex<VecDeque<(Petition, Granted)>>,
+}
+
+impl Permitter for Clerk {
+    fn is_asked(&self) -> bool {
+        self.asks.load(Ordering::Relaxed)
+    }
+
+    fn recall(&self, _petition: &Petition) -> Option<Permission> {
+        None
+    }
+
+    fn ask(&self, petition: Petition, granted: Granted) {
+        self.petitions
+            .lock()
+            .unwrap()
+            .push_back((petition, granted));
     }
 }
 
@@ -261,6 +308,7 @@ impl Stage {
             config,
             principal: Arc::new(Principal::anonymous()),
             porter: Arc::default(),
+            clerk: Arc::default(),
         };
         stage.start();
         stage
@@ -269,12 +317,15 @@ impl Stage {
     fn start(&mut self) {
         self.inboxes = Arc::new(Inboxes::new(SHARDS, &self.limits));
         let shared = Arc::new(SharedMetrics::default());
+        let meters = Arc::new(Meters::new(&self.limits));
         let homes = states_by_home(&*self.engine, SHARDS);
         self.shards = (0..SHARDS)
             .zip(homes)
             .map(|(index, states)| {
                 Shard::new(ShardConfig {
+                    expiry_notice_ms: 60_000,
                     authenticator: Arc::clone(&self.porter) as Arc<dyn Authenticator>,
+                    permitter: Arc::clone(&self.clerk) as Arc<dyn Permitter>,
                     dead_letter: Some(Topic::new("dead-letter").unwrap()),
                     index,
                     engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
@@ -283,6 +334,7 @@ impl Stage {
                     head: self.engine.head(),
                     clock: self.clock.clone(),
                     limits: Arc::clone(&self.limits),
+                    meters: Arc::clone(&meters),
                     metrics: Arc::new(Metrics::default()),
                     shared: Arc::clone(&shared),
                     seed: index as u64,
@@ -322,9 +374,29 @@ impl Stage {
 
     /// Answers the credential that waits, and runs.
     pub fn judge(&mut self, judged: Result<Principal, Refusal>) {
-        let outcome = self.porter.0.lock().unwrap().remove(0);
-        outcome(judged.map(Arc::new));
+        self.judge_without_telling(judged);
         self.run();
+    }
+
+    /// Answers the credential that waits, and the shard has not seen it yet.
+    pub fn judge_without_telling(&mut self, judged: Result<Principal, Refusal>) {
+        let outcome = self.porter.outcomes.lock().unwrap().remove(0);
+        outcome(judged.map(Arc::new));
+    }
+
+    /// From now on nobody of this name is let in, or they may do this alone; no shard was told yet.
+    pub fn change(&self, name: &str, grants: Option<tidings_types::Grants>) {
+        let mut changed = self.porter.changed.lock().unwrap();
+        changed.insert(name.to_owned(), grants);
+    }
+
+    /// Tells the shards to ask again. How many connections ended, once all are through.
+    pub fn recheck(&self) -> Arc<Mutex<Option<u64>>> {
+        let ended = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&ended);
+        self.inboxes
+            .recheck(move |count| *told.lock().unwrap() = Some(count));
+        ended
     }
 
     pub fn permit(&mut self, grants: tidings_types::Grants) {
@@ -424,7 +496,7 @@ impl Stage {
     pub fn publish_draft(&mut self, draft: Draft) {
         let principal = Arc::clone(&self.principal);
         self.shards[0].publish(
-            &principal,
+            &principal.into(),
             vec![draft],
             Box::new(|result| {
                 result.unwrap();

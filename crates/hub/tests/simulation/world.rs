@@ -175,7 +175,9 @@ impl World {
         for (index, states) in homes.into_iter().enumerate() {
             let seed = self.pick(u64::MAX);
             self.shards.push(Shard::new(ShardConfig {
+                expiry_notice_ms: 60_000,
                 authenticator: Arc::new(tidings_ports::Everybody),
+                permitter: Arc::new(tidings_ports::GrantsAlone),
                 dead_letter: Some(Topic::new("dead-letter").unwrap()),
                 index,
                 engine: Arc::clone(&self.engine) as Arc<dyn Engine>,
@@ -184,6 +186,7 @@ impl World {
                 head: self.engine.head(),
                 clock: self.clock.clone(),
                 limits: Arc::clone(&self.limits),
+                meters: Arc::default(),
                 metrics: Arc::new(Metrics::default()),
                 shared: Arc::clone(&shared),
                 seed,
@@ -260,7 +263,7 @@ impl World {
         let replies = Rc::clone(&self.replies);
         let reply = Box::new(move |result| replies.borrow_mut().push((id, topic, result)));
         let shard = self.pick(SHARDS as u64) as usize;
-        self.shards[shard].publish(&Principal::anonymous(), vec![draft], reply);
+        self.shards[shard].publish(&Arc::new(Principal::anonymous()).into(), vec![draft], reply);
     }
 
     fn take_replies(&mut self) {

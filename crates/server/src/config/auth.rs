@@ -11,6 +11,7 @@ use tidings_auth::passwords::PasswordFile;
 use tidings_auth::{Authenticator, Permissions, Secret, Source};
 
 use super::error::Reason;
+use super::remote::{RemoteOptions, RemotePlan};
 
 /// The algorithms that a public key is tried for: it fits one kind of them.
 const PUBLIC: [Algorithm; 4] = [
@@ -19,6 +20,22 @@ const PUBLIC: [Algorithm; 4] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
+
+/// Which name in a client certificate says whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// None: certificates say nothing of who a peer is.
+    #[default]
+    Off,
+    /// The common name of the subject (RFC 5280, 4.1.2.6).
+    SubjectCn,
+    /// The alternative name that is a host (RFC 5280, 4.2.1.6).
+    SanDns,
+    /// The alternative name that is an address of mail.
+    SanEmail,
+    /// The alternative name that is a URI.
+    SanUri,
+}
 
 /// The `auth` options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +58,18 @@ pub struct AuthOptions {
     pub jwt_audience: Option<String>,
     /// How wrong the clocks may be.
     pub jwt_leeway: Duration,
+    /// Who else is asked.
+    pub remote: RemoteOptions,
     /// A permission file.
     pub permissions_file: Option<String>,
+    /// Whether, and by which name, client certificates say who peers are.
+    pub client_certificates: ClientCertificates,
     /// Whether peers without a credential are let in where there are sources.
     pub anonymous: bool,
+    /// The cookie that may have a token or a key.
+    pub cookie: Option<String>,
+    /// How long before its credential ends a peer is told, or half of its time if that is less; 0 is never.
+    pub expiry_notice_ms: u64,
     /// Failed logins from one address that cost it nothing; 0 never slows down.
     pub failures_max: u32,
 }
@@ -61,8 +86,12 @@ impl Default for AuthOptions {
             jwt_issuer: None,
             jwt_audience: None,
             jwt_leeway: JwtRules::default().leeway,
+            remote: RemoteOptions::default(),
             permissions_file: None,
+            client_certificates: ClientCertificates::Off,
             anonymous: false,
+            cookie: None,
+            expiry_notice_ms: 60_000,
             failures_max: 5,
         }
     }
@@ -75,7 +104,11 @@ impl AuthOptions {
     /// Whether there is something to check credentials against.
     #[must_use]
     pub fn has_source(&self) -> bool {
-        self.passwords_file.is_some() || self.keys_file.is_some() || self.has_jwt()
+        self.passwords_file.is_some()
+            || self.keys_file.is_some()
+            || self.has_jwt()
+            || self.client_certificates != ClientCertificates::Off
+            || self.remote.has_source()
     }
 
     fn has_jwt(&self) -> bool {
@@ -116,11 +149,13 @@ impl AuthOptions {
             return Err(wrong);
         }
         // Without a source nobody could show anything that is believed.
-        let anonymous = self.anonymous || sources.is_empty();
+        let anonymous = self.anonymous || !self.has_source();
         Ok(Authenticator {
             sources,
+            certificates: self.client_certificates != ClientCertificates::Off,
             permissions,
             anonymous,
+            ..Authenticator::default()
         })
     }
 
@@ -149,13 +184,34 @@ impl AuthOptions {
             _ => KeySet::from_jwks(content.expose()).map(|jwks| jwks.keys),
         };
         let keys = keys.map_err(|error| one(Reason::NotCredentials(Box::new(error))))?;
-        let rules = JwtRules {
-            issuers: self.jwt_issuer.iter().cloned().collect(),
+        let rules = self.rules(self.jwt_issuer.as_ref());
+        Ok(Some(Jwt { keys, rules }))
+    }
+
+    fn rules(&self, issuer: Option<&String>) -> JwtRules {
+        JwtRules {
+            issuers: issuer.into_iter().cloned().collect(),
             audiences: self.jwt_audience.iter().cloned().collect(),
             leeway: self.jwt_leeway,
             ..JwtRules::default()
-        };
-        Ok(Some(Jwt { keys, rules }))
+        }
+    }
+
+    /// What is asked of the claims of tokens that other servers vouch for.
+    #[must_use]
+    pub fn remote_rules(&self) -> JwtRules {
+        self.rules(
+            self.remote
+                .oidc_issuer
+                .as_ref()
+                .or(self.jwt_issuer.as_ref()),
+        )
+    }
+
+    /// Who else is asked. On error, everything that is wrong with the options.
+    pub fn remote(&self) -> Result<RemotePlan, Vec<Wrong>> {
+        let is_guarded = self.has_source() || self.permissions_file.is_some();
+        self.remote.plan(self.jwt_audience.as_deref(), is_guarded)
     }
 
     fn algorithm(&self) -> Result<Option<Algorithm>, Vec<Wrong>> {

@@ -1,5 +1,7 @@
 //! Checks between options, once each is right for itself.
 
+use super::acme;
+use super::auth::ClientCertificates;
 use super::error::Reason;
 use super::layers::{Layers, Source};
 use super::options::find;
@@ -47,8 +49,26 @@ pub fn check(layers: &mut Layers) {
         check_relation(layers, relation);
     }
     check_auth(layers);
+    check_needs(layers);
+    check_cookie(layers);
     check_listeners(layers);
+    check_acme(layers);
     check_rules(layers);
+}
+
+fn check_cookie(layers: &mut Layers) {
+    let Some(name) = layers.config.auth.cookie.clone() else {
+        return;
+    };
+    if tidings_adapters::http::is_cookie_name(&name) {
+        return;
+    }
+    let key = "auth.cookie";
+    let source = layers.provenance.of(key).clone();
+    let expected =
+        "a cookie's name, as in \"__Host-session\", without spaces, `;` and `=`".to_owned();
+    let reason = Reason::WrongType { expected };
+    layers.wrong(key.to_owned(), Some(format!("{name:?}")), source, reason);
 }
 
 fn check_relation(layers: &mut Layers, relation: &Relation) {
@@ -83,10 +103,57 @@ fn check_relation(layers: &mut Layers, relation: &Relation) {
 
 /// The files of the `auth` options are there, and right.
 fn check_auth(layers: &mut Layers) {
-    let Err(wrong) = layers.config.auth.authenticator() else {
-        return;
-    };
-    for (key, reason) in wrong {
+    let local = layers.config.auth.authenticator().err();
+    let remote = layers.config.auth.remote().err();
+    for (key, reason) in local.into_iter().chain(remote).flatten() {
+        let value = find(key).map(|(_, spec)| (spec.slot)(&mut layers.config).toml());
+        let source = layers.provenance.of(key).clone();
+        layers.wrong(key.to_owned(), value, source, reason);
+    }
+}
+
+/// What does nothing without another option is a mistake: its author believes that it does.
+fn check_needs(layers: &mut Layers) {
+    let config = &layers.config;
+    let certificates = config.auth.client_certificates != ClientCertificates::Off;
+    let no_client_ca = config.tls.client_ca.is_none();
+    let protocol = !config.proxy.protocol.is_empty();
+    let wrong = [
+        (
+            "auth.client_certificates",
+            "tls.client_ca",
+            certificates && no_client_ca,
+        ),
+        (
+            "tls.client_crl",
+            "tls.client_ca",
+            config.tls.client_crl.is_some() && no_client_ca,
+        ),
+        (
+            "proxy.protocol",
+            "proxy.trusted",
+            protocol && config.proxy.trusted.is_empty(),
+        ),
+        (
+            "admin.token_file",
+            "admin.listen",
+            config.admin.token_file.is_some()
+                && config.admin.listen.is_none()
+                && config.admin.tls.is_none(),
+        ),
+    ];
+    for (key, other, is_wrong) in wrong {
+        if is_wrong && !layers.errors.iter().any(|error| error.key == other) {
+            let value = find(key).map(|(_, spec)| (spec.slot)(&mut layers.config).toml());
+            let source = layers.provenance.of(key).clone();
+            layers.wrong(key.to_owned(), value, source, Reason::Without { other });
+        }
+    }
+}
+
+/// The options of automatic certificates fit each other and the listeners.
+fn check_acme(layers: &mut Layers) {
+    for (key, reason) in acme::check(&layers.config) {
         let value = find(key).map(|(_, spec)| (spec.slot)(&mut layers.config).toml());
         let source = layers.provenance.of(key).clone();
         layers.wrong(key.to_owned(), value, source, reason);
@@ -102,8 +169,12 @@ fn check_listeners(layers: &mut Layers) {
         ("mqtt.tls", layers.config.mqtts),
         ("stomp.listen", layers.config.stomp),
         ("stomp.tls", layers.config.stomps),
+        ("admin.listen", layers.config.admin.listen),
+        ("admin.tls", layers.config.admin.tls),
     ];
-    for (key, address) in listeners {
+    check_admin(layers);
+    for (key, address) in &listeners[..6] {
+        let key = *key;
         let Some(address) = address else { continue };
         if !address.ip().to_canonical().is_loopback()
             && !layers.config.allow_anonymous
@@ -115,9 +186,10 @@ fn check_listeners(layers: &mut Layers) {
         }
     }
     let wrong_already = |key: &str| layers.errors.iter().any(|error| error.key == key);
-    if layers.config.tls.certificates.is_empty() && !wrong_already("tls.certificates") {
+    let acme = layers.config.tls.acme.is_on() || wrong_already("tls.acme_domains");
+    if layers.config.tls.certificates.is_empty() && !acme && !wrong_already("tls.certificates") {
         let secured = |(key, address): &&(&str, Option<_>)| {
-            ["http.tls", "mqtt.tls", "stomp.tls"].contains(key) && address.is_some()
+            ["http.tls", "mqtt.tls", "stomp.tls", "admin.tls"].contains(key) && address.is_some()
         };
         if let Some((key, Some(address))) = listeners.iter().find(secured) {
             let value = Some(format!("\"{address}\""));
@@ -125,7 +197,7 @@ fn check_listeners(layers: &mut Layers) {
             layers.wrong((*key).to_owned(), value, source, Reason::NoCertificate);
         }
     }
-    if listeners.iter().all(|(_, address)| address.is_none()) {
+    if listeners[..6].iter().all(|(_, address)| address.is_none()) {
         let key = "http.listen";
         let source = layers.provenance.of(key).clone();
         let value = Some(r#""off""#.to_owned());
@@ -140,6 +212,28 @@ fn check_listeners(layers: &mut Layers) {
             let source = layers.provenance.of(key).clone();
             let value = Some(format!("\"{address}\""));
             layers.wrong(key.to_owned(), value, source, Reason::SameAddress { other });
+        }
+    }
+}
+
+/// The admin listener needs a token where other machines can reach it.
+fn check_admin(layers: &mut Layers) {
+    let admin = &layers.config.admin;
+    let token_file = admin.token_file.as_ref().map(|path| format!("\"{path}\""));
+    if let Err(error) = admin.token() {
+        let source = layers.provenance.of("admin.token_file").clone();
+        let reason = Reason::Unreadable(error);
+        return layers.wrong("admin.token_file".to_owned(), token_file, source, reason);
+    }
+    let listeners = [("admin.listen", admin.listen), ("admin.tls", admin.tls)];
+    for (key, address) in listeners {
+        let Some(address) = address.filter(|it| !it.ip().to_canonical().is_loopback()) else {
+            continue;
+        };
+        if token_file.is_none() {
+            let source = layers.provenance.of(key).clone();
+            let value = Some(format!("\"{address}\""));
+            layers.wrong(key.to_owned(), value, source, Reason::AdminOpenToAnyone);
         }
     }
 }

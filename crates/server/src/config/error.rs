@@ -6,7 +6,9 @@ use std::io;
 
 use tidings_types::TopicError;
 
+use super::acme::AcmeReason;
 use super::layers::Source;
+use super::url::UrlError;
 
 /// Why one value was not taken.
 #[derive(Debug)]
@@ -82,10 +84,28 @@ pub enum Reason {
     OneKeyOnly,
     /// The file's content is not what the option takes.
     NotCredentials(Box<dyn std::error::Error + Send + Sync>),
+    /// Not the address of a server that may be asked.
+    BadUrl(UrlError),
+    /// It goes with another option.
+    Needs {
+        /// Why.
+        why: &'static str,
+        /// What to set.
+        option: &'static str,
+    },
     /// A listener open to other machines without credentials.
     OpenToAnyone,
+    /// An admin listener open to other machines without a token.
+    AdminOpenToAnyone,
     /// A listener with TLS, and no certificate.
     NoCertificate,
+    /// It does nothing without another option, which is not set.
+    Without {
+        /// That option.
+        other: &'static str,
+    },
+    /// An option of automatic certificates does not go together with another one.
+    Acme(AcmeReason),
     /// No listener at all.
     NothingListens,
     /// Another listener has the address.
@@ -134,10 +154,19 @@ impl fmt::Display for Reason {
                 f.write_str("tokens are verified with one of secret, public key and JWKS document")
             }
             Self::NotCredentials(error) => write!(f, "cannot take the file: {error}"),
+            Self::BadUrl(error) => write!(f, "{error}"),
+            Self::Needs { why, .. } => f.write_str(why),
             Self::OpenToAnyone => f.write_str(
                 "refused: other machines can reach this address, and no credentials are configured",
             ),
+            Self::AdminOpenToAnyone => f.write_str(
+                "refused: other machines can reach this address, and there is no token for it",
+            ),
             Self::NoCertificate => f.write_str("TLS needs a certificate, and there is none"),
+            Self::Without { other } => {
+                write!(f, "this does nothing without {other}, which is not set")
+            }
+            Self::Acme(reason) => write!(f, "{reason}"),
             Self::NothingListens => f.write_str("nothing would listen"),
             Self::SameAddress { other } => write!(f, "{other} has the same address"),
         }
@@ -161,7 +190,10 @@ impl Reason {
             Self::NotAnOrigin { .. } => {
                 "write scheme, host and port and nothing behind them: https://app.example:8443".to_owned()
             }
-            Self::NotAFilter(_) | Self::NotATopic(_) | Self::NotCredentials(_) => return None,
+            Self::NotAFilter(_) | Self::NotATopic(_) | Self::NotCredentials(_) | Self::BadUrl(_) => {
+                return None;
+            }
+            Self::Needs { option, .. } => format!("set {option}"),
             Self::NoTopics => r#"add topics = "chat/#""#.to_owned(),
             Self::NeverMatches { .. } => "remove it, or move it above the other rule".to_owned(),
             Self::SetTwice { .. } => "keep one of them".to_owned(),
@@ -174,12 +206,17 @@ impl Reason {
                 format!("write more than {value}, or lower {other}")
             }
             Self::OpenToAnyone => {
-                "listen on 127.0.0.1 behind a proxy, configure credentials (auth.passwords_file, auth.keys_file, auth.jwt_secret_file), or let anyone in with server.allow_anonymous = true (--allow-anonymous)".to_owned()
+                "listen on 127.0.0.1 behind a proxy, configure credentials (auth.passwords_file, auth.keys_file, auth.jwt_secret_file, auth.oidc_issuer or another of the section auth), or let anyone in with server.allow_anonymous = true (--allow-anonymous)".to_owned()
+            }
+            Self::AdminOpenToAnyone => {
+                "make a token with `tidings token secret FILE` and set admin.token_file, or listen on 127.0.0.1".to_owned()
             }
             Self::NoCertificate => {
-                "name the files with tls.certificates (--tls-cert cert.pem:key.pem)".to_owned()
+                "name the files with tls.certificates (--tls-cert cert.pem:key.pem), or let one be issued with tls.acme_domains (--acme push.example.org)".to_owned()
             }
+            Self::Without { other } => format!("set {other}, or leave this away"),
             Self::OneKeyOnly => "set one of auth.jwt_secret_file, auth.jwt_public_key_file and auth.jwt_jwks_file".to_owned(),
+            Self::Acme(reason) => reason.hint(),
             Self::NothingListens => "give http.listen, mqtt.listen or stomp.listen an address".to_owned(),
             Self::SameAddress { .. } => "give it another port".to_owned(),
         })

@@ -5,6 +5,8 @@
 //! the environment over the file and the flags over the environment, and remembers for every value where it
 //! came from. It reports everything that is wrong at once.
 
+mod acme;
+mod admin;
 mod auth;
 mod check;
 mod docs;
@@ -14,13 +16,18 @@ mod layers;
 mod nearest;
 pub mod options;
 mod print;
+mod proxies;
+mod rates;
 mod reload;
+pub mod remote;
 mod retention;
 mod slot;
+mod spec;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod toml_file;
+mod url;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,13 +36,17 @@ use std::time::Duration;
 
 use tidings_types::{Durability, Limits, RetentionRules, Topic};
 
-pub use auth::{AuthOptions, trim_line_end};
+pub use acme::{AcmeChallenge, AcmeSettings};
+pub use admin::AdminOptions;
+pub use auth::{AuthOptions, ClientCertificates, trim_line_end};
 pub use docs::docs;
 pub use error::{ConfigError, ConfigErrors, Reason};
 pub use layers::{Inputs, Loaded, Provenance, Setting, Source};
 pub use print::print;
+pub use proxies::{ForwardedBy, ProxySettings};
 pub use reload::Reloaded;
 pub use tls::{CertificateFiles, ClientAuth, TlsSettings, TlsVersion};
+pub use url::{ServerUrl, UrlError};
 
 /// Where the log lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +124,8 @@ pub struct Config {
     pub stomp_websocket: bool,
     /// Certificates, and what else TLS needs.
     pub tls: TlsSettings,
+    /// What stands in front of the server.
+    pub proxy: ProxySettings,
     /// Below which topic the messages go that a work queue gives up; `None` is nowhere.
     pub dead_letter: Option<Topic>,
     /// Whether `GET /` serves the built-in page.
@@ -131,6 +144,8 @@ pub struct Config {
     pub shards: usize,
     /// The time over which a shutdown spreads its goodbyes.
     pub drain: Duration,
+    /// The admin listener.
+    pub admin: AdminOptions,
     /// Who may come in.
     pub auth: AuthOptions,
     /// Whether a listener may be open to other machines without credentials.
@@ -159,6 +174,7 @@ impl Default for Config {
             stomps: None,
             stomp_websocket: true,
             tls: TlsSettings::default(),
+            proxy: ProxySettings::default(),
             dead_letter: Topic::new("dead-letter").ok(),
             page: true,
             data: DataPlace::Dir(PathBuf::from("tidings-data")),
@@ -168,6 +184,7 @@ impl Default for Config {
             limits: Limits::default(),
             shards: 0,
             drain: Duration::from_secs(5),
+            admin: AdminOptions::default(),
             auth: AuthOptions::default(),
             allow_anonymous: false,
             log_format: LogFormat::default(),

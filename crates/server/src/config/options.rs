@@ -3,109 +3,19 @@
 //! To add an option, add a field to [`Config`] with its default and a row here. Its flag, its environment name,
 //! its place in `--print-config` and in the documentation follow.
 
-use super::Config;
-use super::slot::{Range, Slot};
+mod remote;
+
+use super::slot::Slot;
+use super::spec::option;
+use super::{acme, rates};
+
+pub use super::spec::{Flag, OptionSpec};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
-
-/// A flag of `tidings serve` that sets an option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flag {
-    /// `--long VALUE`.
-    Value {
-        /// The flag without its dashes.
-        long: &'static str,
-        /// What stands for the value in the help.
-        name: &'static str,
-    },
-    /// `--long` alone, which gives this value.
-    Word {
-        /// The flag without its dashes.
-        long: &'static str,
-        /// The value.
-        value: &'static str,
-    },
-}
-
-impl Flag {
-    /// The flag without its dashes.
-    #[must_use]
-    pub fn long(&self) -> &'static str {
-        match self {
-            Self::Value { long, .. } | Self::Word { long, .. } => long,
-        }
-    }
-}
-
-/// One option.
-pub struct OptionSpec {
-    /// The dotted name: section and key in the file.
-    pub key: &'static str,
-    /// What it means, one sentence for users.
-    pub doc: &'static str,
-    /// Whether SIGHUP applies a new value.
-    pub reloadable: bool,
-    /// Flags that set it.
-    pub flags: &'static [Flag],
-    /// What a number may be.
-    pub range: Range,
-    /// The field that it sets.
-    pub slot: for<'a> fn(&'a mut Config) -> Slot<'a>,
-}
-
-impl OptionSpec {
-    /// The environment variable that sets it.
-    #[must_use]
-    pub fn env(&self) -> String {
-        format!(
-            "TIDINGS_{}",
-            self.key.to_ascii_uppercase().replace('.', "_")
-        )
-    }
-
-    /// The section and the key in it.
-    #[must_use]
-    pub fn section_and_name(&self) -> (&'static str, &'static str) {
-        self.key.split_once('.').unwrap_or(("", self.key))
-    }
-
-    const fn reloadable(mut self) -> Self {
-        self.reloadable = true;
-        self
-    }
-
-    const fn flags(mut self, flags: &'static [Flag]) -> Self {
-        self.flags = flags;
-        self
-    }
-
-    const fn range(mut self, min: u64, max: u64) -> Self {
-        self.range = Range { min, max };
-        self
-    }
-}
-
-const fn option(
-    key: &'static str,
-    doc: &'static str,
-    slot: for<'a> fn(&'a mut Config) -> Slot<'a>,
-) -> OptionSpec {
-    OptionSpec {
-        key,
-        doc,
-        reloadable: false,
-        flags: &[],
-        range: Range {
-            min: 1,
-            max: i64::MAX as u64,
-        },
-        slot,
-    }
-}
 
 /// The option with this key, and its place in the table.
 #[must_use]
@@ -128,6 +38,10 @@ pub static SECTIONS: &[(&str, &str)] = &[
          leave the old ones in place.",
     ),
     (
+        "proxy",
+        "Balancers and proxies in front of the server, and how they say whose connections and requests they pass on.",
+    ),
+    (
         "mqtt",
         "The MQTT listener, and MQTT over WebSocket on the HTTP listener.",
     ),
@@ -136,6 +50,10 @@ pub static SECTIONS: &[(&str, &str)] = &[
         "The STOMP listener, and STOMP over WebSocket on the HTTP listener.",
     ),
     ("queues", "Work queues, over all protocols."),
+    (
+        "admin",
+        "The admin listener: `/metrics`, `/healthz`, `/readyz`, and revoking credentials at run time.",
+    ),
     ("page", "The built-in page."),
     ("log", "The log that every message goes into."),
     (
@@ -145,7 +63,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("server", "The server as a whole."),
     (
         "auth",
-        "Who may come in, and may what. Without users, keys and tokens, everybody may do everything. \
+        "Who may come in, and may what. Without credentials and permissions, everybody may do everything. \
          The files are read again on SIGHUP.",
     ),
     ("log_output", "What the server writes to standard error."),
@@ -155,8 +73,12 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Every option, section by section.
-pub static OPTIONS: &[OptionSpec] = &[
+/// Every option.
+pub static OPTIONS: &[OptionSpec] =
+    &remote::joined::<{ FIRST.len() + remote::REMOTE.len() }>(FIRST, remote::REMOTE);
+
+/// All but those of a file of their own, section by section.
+const FIRST: &[OptionSpec] = &[
     option("http.listen", "Where HTTP listens.", |c| {
         Slot::Listener(&mut c.http)
     })
@@ -235,11 +157,51 @@ pub static OPTIONS: &[OptionSpec] = &[
     )
     .reloadable(),
     option(
+        "tls.client_crl",
+        "With `tls.client_ca`: a PEM file with the revocation lists of all authorities in its chains.",
+        |c| Slot::TextOrOff(&mut c.tls.client_crl),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
         "tls.watch_ms",
         "How often the files of this section are looked at for changes.",
         |c| Slot::Span(&mut c.tls.watch),
     )
     .range(100, DAY)
+    .reloadable(),
+    acme::DOMAINS,
+    acme::DIRECTORY,
+    acme::CONTACT,
+    acme::CHALLENGE,
+    acme::CA,
+    acme::EAB_KID,
+    acme::EAB_KEY_FILE,
+    option(
+        "tls.hsts_s",
+        "For how many seconds browsers are told to come back by TLS alone (`Strict-Transport-Security`); 0 tells them \
+         nothing.",
+        |c| Slot::Count((&mut c.tls.hsts_s).into()),
+    )
+    .range(0, 10 * 366 * DAY / 1_000)
+    .reloadable(),
+    option(
+        "proxy.trusted",
+        "Addresses and networks that are believed when they say whose connection or request they pass on.",
+        |c| Slot::Networks(&mut c.proxy.trusted),
+    )
+    .reloadable(),
+    option(
+        "proxy.protocol",
+        "Listeners where every connection of `proxy.trusted` has to begin with a header of the PROXY protocol (v1 or v2).",
+        |c| Slot::Listeners(&mut c.proxy.protocol),
+    )
+    .reloadable(),
+    option(
+        "proxy.header",
+        "The header in which `proxy.trusted` says whose a request is; others are not looked at.",
+        |c| Slot::Choice(&mut c.proxy.header),
+    )
     .reloadable(),
     option(
         "mqtt.listen",
@@ -296,6 +258,33 @@ pub static OPTIONS: &[OptionSpec] = &[
          `dead-letter/a/b`. `off` drops them.",
         |c| Slot::TopicOrOff(&mut c.dead_letter),
     ),
+    option(
+        "admin.listen",
+        "Where the admin listener is. It is not limited by `limits.connections_max`, and has `/metrics` in place of the \
+         HTTP listener.",
+        |c| Slot::Listener(&mut c.admin.listen),
+    )
+    .flags(&[Flag::Value {
+        long: "admin",
+        name: "ADDR|off",
+    }]),
+    option("admin.tls", "Where the admin listener is over TLS.", |c| {
+        Slot::Listener(&mut c.admin.tls)
+    }),
+    option(
+        "admin.token_file",
+        "The token that the admin listener asks for, as `tidings token secret` writes one; without it, it may listen \
+         on loopback alone.",
+        |c| Slot::TextOrOff(&mut c.admin.token_file),
+    )
+    .range(1, 4 * KIB)
+    .reloadable(),
+    option(
+        "admin.revocations_max",
+        "How many subjects and credentials may be revoked at a time.",
+        |c| Slot::Count((&mut c.admin.revocations_max).into()),
+    )
+    .range(1, 1_000_000),
     option("page.enabled", "Serve the built-in page at `/`.", |c| {
         Slot::Flag(&mut c.page)
     }),
@@ -454,12 +443,32 @@ pub static OPTIONS: &[OptionSpec] = &[
     .range(0, HOUR)
     .reloadable(),
     option(
+        "auth.client_certificates",
+        "The name in a client certificate (`tls.client_ca`) that says who a peer is that shows nothing else.",
+        |c| Slot::Choice(&mut c.auth.client_certificates),
+    )
+    .reloadable(),
+    option(
         "auth.anonymous",
         "Let peers in that show no credential, also where there are users, keys or tokens; what they \
          may do is what the permission file grants to the source `anonymous`.",
         |c| Slot::Flag(&mut c.auth.anonymous),
     )
     .reloadable(),
+    option(
+        "auth.cookie",
+        "The cookie that may have a token or a key, for pages of this server and of origins that are \
+         listed by themselves.",
+        |c| Slot::TextOrOff(&mut c.auth.cookie),
+    )
+    .range(1, 256)
+    .reloadable(),
+    option(
+        "auth.expiry_notice_ms",
+        "How long before its credential ends a peer is told, or half of its time if that is less; 0 never.",
+        |c| Slot::Millis((&mut c.auth.expiry_notice_ms).into()),
+    )
+    .range(0, HOUR),
     option(
         "auth.failures_max",
         "Failed logins from one address within a minute after which further ones are slowed down, \
@@ -685,12 +694,16 @@ pub static OPTIONS: &[OptionSpec] = &[
         |c| Slot::Count((&mut c.limits.connections_max).into()),
     )
     .range(1, 10_000_000),
-    option(
-        "limits.connections_per_address_max",
-        "Connections from one address; 0 is no limit.",
-        |c| Slot::Count((&mut c.limits.connections_per_address_max).into()),
-    )
-    .range(0, 10_000_000),
+    rates::CONNECTIONS_PER_ADDRESS_MAX,
+    rates::CONNECTIONS_PER_ADDRESS_RATE,
+    rates::CONNECTIONS_PER_ADDRESS_BURST,
+    rates::CONNECTIONS_PER_IDENTITY_MAX,
+    rates::PUBLISHES_PER_IDENTITY_RATE,
+    rates::PUBLISHES_PER_IDENTITY_BURST,
+    rates::PUBLISH_BYTES_PER_IDENTITY_RATE,
+    rates::PUBLISH_BYTES_PER_IDENTITY_BURST,
+    rates::REQUESTS_PER_IDENTITY_RATE,
+    rates::REQUESTS_PER_IDENTITY_BURST,
     option(
         "limits.heartbeat_ms",
         "The time between two heartbeats to a peer, before jitter.",

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use tidings_types::{ByteSize, Durability, Storage, Topic};
 
+use super::acme::{self, AcmeChallenge};
+use super::auth::ClientCertificates;
 use super::error::Reason;
 use super::given::{Given, millis_text, quoted, quoted_list};
+use super::proxies::{self, ForwardedBy, LISTENERS, Network};
 use super::tls::{self, CertificateFiles, ClientAuth, TlsVersion};
 use super::{DataPlace, LogFormat, LogLevel};
 
@@ -91,8 +94,16 @@ pub enum Slot<'a> {
     Place(&'a mut DataPlace),
     /// Origins of web pages.
     Origins(&'a mut Vec<String>),
+    /// Names of hosts.
+    Domains(&'a mut Vec<String>),
+    /// Some of these words, in an order that matters.
+    Words(&'a mut Vec<String>, &'static [&'static str]),
     /// Certificates with their keys.
     Certificates(&'a mut Vec<CertificateFiles>),
+    /// Addresses and networks.
+    Networks(&'a mut Vec<Network>),
+    /// Listeners by their names.
+    Listeners(&'a mut Vec<&'static str>),
     /// One of a few words.
     Choice(&'a mut dyn Choice),
 }
@@ -132,7 +143,14 @@ choice!(Durability, "sync" => Durability::Sync, "os" => Durability::Os);
 choice!(Storage, "durable" => Storage::Durable, "memory" => Storage::Memory, "none" => Storage::None);
 choice!(LogFormat, "auto" => LogFormat::Auto, "human" => LogFormat::Human, "json" => LogFormat::Json);
 choice!(TlsVersion, "1.2" => TlsVersion::V12, "1.3" => TlsVersion::V13);
+choice!(AcmeChallenge, "auto" => AcmeChallenge::Auto, "tls-alpn-01" => AcmeChallenge::TlsAlpn01,
+    "http-01" => AcmeChallenge::Http01);
 choice!(ClientAuth, "required" => ClientAuth::Required, "optional" => ClientAuth::Optional);
+choice!(ClientCertificates, "off" => ClientCertificates::Off, "subject-cn" => ClientCertificates::SubjectCn,
+    "san-dns" => ClientCertificates::SanDns, "san-email" => ClientCertificates::SanEmail,
+    "san-uri" => ClientCertificates::SanUri);
+choice!(ForwardedBy, "x-forwarded-for" => ForwardedBy::XForwardedFor, "forwarded" => ForwardedBy::Forwarded,
+    "off" => ForwardedBy::Off);
 choice!(LogLevel, "error" => LogLevel::Error, "warn" => LogLevel::Warn, "info" => LogLevel::Info,
     "debug" => LogLevel::Debug, "trace" => LogLevel::Trace);
 
@@ -203,7 +221,11 @@ impl Slot<'_> {
                     .map(|text| origin(text))
                     .collect::<Result<_, _>>()?;
             }
+            Self::Domains(list) => **list = acme::domains(given).ok_or_else(wrong)?,
+            Self::Words(list, known) => **list = words(given, known).ok_or_else(wrong)?,
             Self::Certificates(list) => **list = tls::certificates(given).ok_or_else(wrong)?,
+            Self::Networks(list) => **list = proxies::networks(given).ok_or_else(wrong)?,
+            Self::Listeners(list) => **list = proxies::listeners(given).ok_or_else(wrong)?,
             Self::Choice(choice) => {
                 let word = given.text().ok_or_else(wrong)?;
                 let index = choice.words().iter().position(|known| *known == word);
@@ -258,8 +280,16 @@ impl Slot<'_> {
             | Self::TopicOrOff(None)
             | Self::Listener(None) => quoted("off"),
             Self::Place(place) => quoted(&place.to_string()),
-            Self::Origins(list) => quoted_list(list),
+            Self::Origins(list) | Self::Domains(list) | Self::Words(list, _) => quoted_list(list),
             Self::Certificates(list) => tls::certificates_toml(list),
+            Self::Networks(list) => {
+                let texts: Vec<String> = list.iter().map(ToString::to_string).collect();
+                quoted_list(&texts)
+            }
+            Self::Listeners(list) => {
+                let names: Vec<String> = list.iter().map(ToString::to_string).collect();
+                quoted_list(&names)
+            }
             Self::Choice(choice) => quoted(choice.word()),
         }
     }
@@ -274,7 +304,15 @@ impl Slot<'_> {
 
     /// Whether the value is a list.
     pub fn is_list(&self) -> bool {
-        matches!(self, Self::Origins(_) | Self::Certificates(_))
+        matches!(
+            self,
+            Self::Origins(_)
+                | Self::Domains(_)
+                | Self::Words(..)
+                | Self::Certificates(_)
+                | Self::Networks(_)
+                | Self::Listeners(_)
+        )
     }
 
     /// What may be written here, for the documentation.
@@ -292,7 +330,11 @@ impl Slot<'_> {
             Self::Listener(_) => "address or `off`".to_owned(),
             Self::Place(_) => "directory or `memory`".to_owned(),
             Self::Origins(_) => "list of origins".to_owned(),
+            Self::Domains(_) => "list of host names".to_owned(),
+            Self::Words(..) => "list of words".to_owned(),
             Self::Certificates(_) => "list of certificates".to_owned(),
+            Self::Networks(_) => "list of addresses and networks".to_owned(),
+            Self::Listeners(_) => format!("list of {}", words_text(&LISTENERS, "`")),
             Self::Choice(choice) => words_text(choice.words(), "`"),
         }
     }
@@ -321,13 +363,22 @@ impl Slot<'_> {
                 "an address and port such as 127.0.0.1:8080 or [::1]:8080, or off".to_owned()
             }
             Self::Place(_) => "a directory, or memory".to_owned(),
+            Self::Words(_, known) => format!("a list of some of {}, each once", known.join(", ")),
             Self::Origins(_) => {
                 r#"a list of origins: ["https://app.example"], or "*" for any"#.to_owned()
+            }
+            Self::Domains(_) => {
+                r#"a list of host names without a wildcard: ["push.example.org"]"#.to_owned()
             }
             Self::Certificates(_) => {
                 r#"a list of PEM files: [{ cert = "cert.pem", key = "key.pem" }], or cert.pem:key.pem"#
                     .to_owned()
             }
+            Self::Networks(_) => {
+                r#"a list of addresses, or of networks with no bit set behind their prefix: ["10.0.0.7", "10.1.0.0/16", "fd00::/8"]"#
+                    .to_owned()
+            }
+            Self::Listeners(_) => format!("a list of {}", words_text(&LISTENERS, "")),
             Self::Choice(choice) => words_text(choice.words(), ""),
         }
     }
@@ -376,6 +427,15 @@ fn bytes_toml(bytes: u64) -> String {
     } else {
         text
     }
+}
+
+/// Words that are known, each once.
+fn words(given: &Given, known: &[&str]) -> Option<Vec<String>> {
+    let words = given.list()?;
+    let is_new = |(at, word): (usize, &String)| {
+        known.contains(&word.as_str()) && !words[..at].contains(word)
+    };
+    words.iter().enumerate().all(is_new).then_some(words)
 }
 
 /// An address with a port; `localhost:8080` and a port alone are loopback.

@@ -410,7 +410,7 @@ the configuration has 2 errors:
 
   http.listen = \"0.0.0.0:80\"  (flag --set http.listen)
     refused: other machines can reach this address, and no credentials are configured
-    hint: listen on 127.0.0.1 behind a proxy, configure credentials (auth.passwords_file, auth.keys_file, auth.jwt_secret_file), or let anyone in with server.allow_anonymous = true (--allow-anonymous)";
+    hint: listen on 127.0.0.1 behind a proxy, configure credentials (auth.passwords_file, auth.keys_file, auth.jwt_secret_file, auth.oidc_issuer or another of the section auth), or let anyone in with server.allow_anonymous = true (--allow-anonymous)";
     assert_eq!(inputs.load().unwrap_err().to_string(), expect);
 }
 
@@ -449,6 +449,46 @@ fn listener_for_other_machines_needs_the_word_of_the_operator() {
                 "{listener} {address} {allow}"
             );
         }
+    }
+}
+
+#[test]
+fn other_machines_are_let_in_by_each_source_of_credentials_and_by_nothing_else() {
+    let url = "https://a.example/";
+    let flags: [(&[(&str, &str)], bool); 11] = [
+        (
+            &[
+                ("auth.client_certificates", "san-dns"),
+                ("tls.client_ca", "ca.pem"),
+            ],
+            true,
+        ),
+        (&[("auth.callout_connect_url", url)], true),
+        (&[("auth.introspection_url", url)], true),
+        (&[("auth.jwt_jwks_url", url)], true),
+        (
+            &[("auth.oidc_issuer", url), ("auth.jwt_audience", "a")],
+            true,
+        ),
+        (&[("auth.callout_permission_url", url)], false),
+        (&[("auth.anonymous", "true")], false),
+        (&[("auth.cookie", "session")], false),
+        (&[("tls.client_ca", "ca.pem")], false),
+        (&[("proxy.trusted", "0.0.0.0/0")], false),
+        (&[("admin.listen", "127.0.0.1:1")], false),
+    ];
+    for (given, accepted) in flags {
+        let flags = [&[("http.listen", "0.0.0.0:80")], given].concat();
+        let (_dir, inputs) = Case {
+            flags: &flags,
+            ..Case::default()
+        }
+        .inputs();
+        let loaded = inputs.load();
+        assert_eq!(loaded.is_ok(), accepted, "{given:?}");
+        let Ok(loaded) = loaded else { continue };
+        let authenticator = loaded.config.auth.authenticator();
+        assert!(!authenticator.unwrap().anonymous, "{given:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme::AcmeSettings;
 use super::given::{Given, quoted};
 
 /// A certificate chain and its private key, in PEM files.
@@ -47,8 +48,14 @@ pub struct TlsSettings {
     pub client_ca: Option<String>,
     /// Whether clients have to show one.
     pub client_auth: ClientAuth,
+    /// The certificates that those have taken back, in PEM files.
+    pub client_crl: Option<String>,
+    /// Automatic certificates.
+    pub acme: AcmeSettings,
     /// How often the files are looked at for changes.
     pub watch: Duration,
+    /// For how many seconds browsers are to come back by TLS alone (RFC 6797); 0 says nothing of it.
+    pub hsts_s: u64,
 }
 
 impl Default for TlsSettings {
@@ -58,7 +65,10 @@ impl Default for TlsSettings {
             version_min: TlsVersion::default(),
             client_ca: None,
             client_auth: ClientAuth::default(),
+            client_crl: None,
+            acme: AcmeSettings::default(),
             watch: Duration::from_secs(10),
+            hsts_s: 0,
         }
     }
 }

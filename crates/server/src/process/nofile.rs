@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that are no connections: the log's segments, listeners, event queues, standard streams.
-pub const RESERVED: usize = 256;
+pub const RESERVED: usize = 384;
 
 /// The open-file limit of this process. A limit that the system does not set is `u64::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn connections_leave_room_for_the_servers_own_files() {
-        for (soft, expect) in [(1_024, 768), (100, 50), (1_000_000, 999_744)] {
+        for (soft, expect) in [(1_024, 640), (100, 50), (1_000_000, 999_616)] {
             let nofile = Nofile {
                 soft_before: soft,
                 soft,

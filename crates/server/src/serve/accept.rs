@@ -1,25 +1,21 @@
-//! Accepting connections, within the limits on how many there may be.
+//! Accepting connections. How many there may be is in [`newcomers`](super::newcomers).
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tidings_types::{Limits, Refusal, RefusalCode};
+use tidings_types::{Limits, Refusal};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::Shared;
+pub use super::newcomers::{Counted, Permit, Sockets};
 use super::shard::Arrival;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Connections over the limit that are told so; further ones are closed without a word, so that a flood of
-/// them does not take the descriptors that the log needs.
-const REFUSED_MAX: usize = 64;
 /// After accepting failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,6 +28,8 @@ pub enum Spoken {
     Mqtt,
     /// STOMP.
     Stomp,
+    /// HTTP, for operators.
+    Admin,
 }
 
 /// One of the server's listeners.
@@ -66,6 +64,8 @@ impl Endpoint {
             (Spoken::Mqtt, true) => "mqtt.tls",
             (Spoken::Stomp, false) => "stomp.listen",
             (Spoken::Stomp, true) => "stomp.tls",
+            (Spoken::Admin, false) => "admin.listen",
+            (Spoken::Admin, true) => "admin.tls",
         }
     }
 
@@ -79,6 +79,8 @@ impl Endpoint {
             (Spoken::Mqtt, true) => "mqtts",
             (Spoken::Stomp, false) => "stomp",
             (Spoken::Stomp, true) => "stomps",
+            (Spoken::Admin, false) => "admin",
+            (Spoken::Admin, true) => "admin-tls",
         }
     }
 }
@@ -113,91 +115,6 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Counts sockets, in all and by address.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    open: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Sockets {
-    /// How many are open.
-    pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
-    }
-
-    /// Takes a place, and says whether there was one.
-    fn admit(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> (Permit, Option<Refusal>) {
-        let open = self.open.fetch_add(1, Relaxed) + 1;
-        let mut refusal = None;
-        if open > limits.connections_max {
-            let detail = format!(
-                "{} connections are open, the most that are permitted (limits.connections_max): come back later",
-                limits.connections_max
-            );
-            refusal = Some(Refusal::new(RefusalCode::AtCapacity, detail));
-        }
-        let per_address = limits.connections_per_address_max;
-        let counted = (per_address > 0).then_some(address);
-        if let Some(address) = counted {
-            let mut by_address = self
-                .by_address
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let count = by_address.entry(address).or_default();
-            *count += 1;
-            if *count > per_address {
-                let detail = format!(
-                    "{per_address} connections are open from this address, the most that are permitted (limits.connections_per_address_max): close one"
-                );
-                refusal = refusal.or(Some(Refusal::new(RefusalCode::AtCapacity, detail)));
-            }
-        }
-        (
-            Permit {
-                sockets: Arc::clone(self),
-                address,
-                counted,
-            },
-            refusal,
-        )
-    }
-}
-
-/// One connection's place.
-#[derive(Debug)]
-pub struct Permit {
-    sockets: Arc<Sockets>,
-    address: IpAddr,
-    counted: Option<IpAddr>,
-}
-
-impl Permit {
-    /// The peer's address.
-    pub fn address(&self) -> IpAddr {
-        self.address
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.sockets.open.fetch_sub(1, Relaxed);
-        if let Some(address) = self.counted {
-            let mut by_address = self
-                .sockets
-                .by_address
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = by_address.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    by_address.remove(&address);
-                }
-            }
-        }
-    }
-}
-
 /// Accepts until dropped, and hands the connections to the shards in turn.
 pub async fn accept(
     listener: TcpListener,
@@ -216,11 +133,20 @@ pub async fn accept(
                 continue;
             }
         };
-        let (permit, refusal) = shared.sockets.admit(peer.ip(), &shared.limits);
-        if shared.sockets.open() > shared.limits.connections_max + REFUSED_MAX {
-            shared.metrics.refused(RefusalCode::AtCapacity);
-            continue;
-        }
+        // An operator gets in when the server is full.
+        let sockets = match endpoint.spoken {
+            Spoken::Admin => &shared.admin.sockets,
+            _ => &shared.sockets,
+        };
+        let now = shared.clock.tick();
+        let is_exempt = shared.stands_for_many(peer.ip());
+        let (permit, refusal) = match sockets.admit(peer.ip(), is_exempt, endpoint, now) {
+            Ok(admitted) => admitted,
+            Err(code) => {
+                shared.metrics.refused(code);
+                continue;
+            }
+        };
         let socket = match prepare(socket, &shared.limits) {
             Ok(socket) => socket,
             Err(error) => {

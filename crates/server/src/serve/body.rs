@@ -15,6 +15,7 @@ use tidings_hub::ConnectionId;
 
 use super::core::Core;
 use super::link::Link;
+use super::shard::Place;
 
 /// A response's body.
 pub enum Reply {
@@ -34,12 +35,20 @@ impl From<Bytes> for Reply {
 pub struct Stream {
     core: Rc<Core>,
     id: ConnectionId,
+    place: Option<Place>,
 }
 
 impl Stream {
     /// Takes over a connection that was opened with [`Core::connect_pulled`].
     pub fn new(core: Rc<Core>, id: ConnectionId) -> Self {
-        Self { core, id }
+        let place = None;
+        Self { core, id, place }
+    }
+
+    /// Holds a place for as long as it is there.
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// Its connection.

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use tidings_hub::{Inboxes, Metrics, ShardConfig, SharedMetrics};
+use bytes::Bytes;
+use bytestring::ByteString;
+use tidings_hub::meter::Meters;
+use tidings_hub::{Inboxes, ShardConfig, SharedMetrics};
 use tidings_log::{EmbeddedEngine, LogConfig, Place};
-use tidings_ports::{Authenticator, Clock, Engine, Feed, SystemClock};
-use tidings_types::{ByteSize, Durability, Limits, Principal};
+use tidings_ports::{Authenticator, Clock, Engine, Feed, Permitter, SystemClock};
+use tidings_types::{ByteSize, Durability, Limits, Offset, Principal};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,9 +20,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::accept::{self, Endpoint, Sockets, Spoken};
+use super::acme;
+use super::admin;
+use super::front::HTTP2_UNSENT_MAX;
 use super::launch::tell_supervisor;
 use super::link::TLS_BYTES_MAX;
 use super::logins::Logins;
+use super::remote::Remote;
 use super::shard::{self, ARRIVALS_MAX, ShardThread};
 use super::tls::Tls;
 use super::{Reloadable, ServeError, Shared};
@@ -40,7 +47,7 @@ pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), Serve
         })?;
     // The addresses first: a port in use is found before anything is written to the disk.
     let listening = Listening::open(config)?;
-    let tls = Tls::open(config).map_err(ServeError::Tls)?;
+    let tls = Tls::open(config, SystemClock::default().now()).map_err(ServeError::Tls)?;
     let (shared, shards) = start_shards(config, tls)?;
     runtime.block_on(async {
         let mut accepting = JoinSet::new();
@@ -51,9 +58,11 @@ pub fn run(config: &Config, reload: &mut dyn FnMut(&Shared)) -> Result<(), Serve
             accepting.spawn(accept::accept(listener, endpoint, arrivals, Arc::clone(&shared)));
         }
         accepting.spawn(watch_certificates(Arc::clone(&shared)));
+        accepting.spawn(acme::keep(Arc::clone(&shared)));
+        // Before anybody is told that it is ready: until then a hangup is the end of a process.
+        let mut signals = Signals::new()?;
         announce(config, &listening.addresses, shards.len());
         tell_supervisor(State::Ready);
-        let mut signals = Signals::new()?;
         signals.end(&mut || reload(&shared)).await;
         accepting.abort_all();
         tell_supervisor(State::Stopping);
@@ -101,6 +110,8 @@ impl Listening {
             (Endpoint::tls(Spoken::Mqtt), config.mqtts),
             (Endpoint::plain(Spoken::Stomp), config.stomp),
             (Endpoint::tls(Spoken::Stomp), config.stomps),
+            (Endpoint::plain(Spoken::Admin), config.admin.listen),
+            (Endpoint::tls(Spoken::Admin), config.admin.tls),
         ] {
             let Some(address) = address else { continue };
             let listener = accept::listen(address).map_err(|source| ServeError::Listen {
@@ -171,54 +182,41 @@ fn start_shards(config: &Config, tls: Tls) -> Result<(Arc<Shared>, Vec<ShardThre
     let (arrivals, comings): (Vec<_>, Vec<_>) = (0..shard_count)
         .map(|_| mpsc::channel(ARRIVALS_MAX))
         .unzip();
-    let logins = Arc::new(logins(config, &clock)?);
+    let revocations = Arc::new(admin::revocations(config).map_err(ServeError::Revocations)?);
+    let remote = Arc::new(Remote::new(Arc::clone(&clock)));
+    let logins = Arc::new(logins(config, &clock, (&revocations, &remote))?);
     let shared = Arc::new(Shared {
         limits: Arc::clone(&limits),
         engine: Arc::clone(&engine),
         clock: Arc::clone(&clock),
-        shards: (0..config.shards_or_cores())
-            .map(|_| Arc::new(Metrics::default()))
-            .collect(),
+        shards: (0..shard_count).map(|_| Arc::default()).collect(),
         metrics: Arc::clone(&metrics),
         arrivals,
-        sockets: Arc::new(Sockets::default()),
+        meters: Arc::new(Meters::new(&limits)),
+        sockets: Arc::new(Sockets::new(&limits)),
         tls,
+        proxy_counts: super::proxies::Counts::default(),
         reloadable: RwLock::new(Arc::new(Reloadable::new(config)?)),
         http_compression: config.http_compression,
         websocket_compression: config.websocket_compression,
         sse_gzip: config.sse_gzip,
         mqtt_websocket: config.mqtt_websocket,
-        mqtt_server_reference: config
-            .mqtt_server_reference
-            .as_deref()
-            .map(|address| Arc::new(address.into())),
+        mqtt_server_reference: server_reference(config),
         stomp_websocket: config.stomp_websocket,
         retention: config.retention.clone(),
         page: config.page,
         draining: AtomicBool::new(false),
         logins: Arc::clone(&logins),
+        admin: admin::Admin::new(config, revocations),
+        inboxes: Arc::clone(&inboxes),
+        streams: super::renewal::StreamNames::new(&seal()?),
+        remote: Arc::clone(&remote),
         anonymous: Arc::new(Principal::anonymous()),
     });
     let mut shards = Vec::with_capacity(shard_count);
     let states = tidings_hub::states_by_home(&*engine, shard_count);
     for (index, (arrivals, states)) in comings.into_iter().zip(states).enumerate() {
-        let shard = ShardConfig {
-            index,
-            engine: Arc::clone(&engine),
-            inboxes: Arc::clone(&inboxes),
-            states,
-            head,
-            clock: Arc::clone(&clock),
-            limits: Arc::clone(&limits),
-            authenticator: Arc::clone(&logins) as Arc<dyn Authenticator>,
-            dead_letter: config.dead_letter.clone(),
-            metrics: Arc::clone(&shared.shards[index]),
-            shared: Arc::clone(&metrics),
-            seed: seed().map_err(|source| ServeError::System {
-                what: "random numbers",
-                source,
-            })?,
-        };
+        let shard = shard_config(config, &shared, (index, states, head))?;
         let started = shard::start(shard, &inboxes.of(index), Arc::clone(&shared), arrivals)
             .map_err(|source| ServeError::System {
                 what: "a thread",
@@ -229,19 +227,61 @@ fn start_shards(config: &Config, tls: Tls) -> Result<(Arc<Shared>, Vec<ShardThre
     Ok((shared, shards))
 }
 
-fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<Logins, ServeError> {
+fn shard_config(
+    config: &Config,
+    shared: &Shared,
+    (index, states, head): (usize, Vec<(ByteString, Bytes)>, Offset),
+) -> Result<ShardConfig, ServeError> {
+    Ok(ShardConfig {
+        index,
+        engine: Arc::clone(&shared.engine),
+        inboxes: Arc::clone(&shared.inboxes),
+        states,
+        head,
+        clock: Arc::clone(&shared.clock),
+        limits: Arc::clone(&shared.limits),
+        authenticator: Arc::clone(&shared.logins) as Arc<dyn Authenticator>,
+        meters: Arc::clone(&shared.meters),
+        expiry_notice_ms: config.auth.expiry_notice_ms,
+        permitter: Arc::clone(&shared.remote) as Arc<dyn Permitter>,
+        dead_letter: config.dead_letter.clone(),
+        metrics: Arc::clone(&shared.shards[index]),
+        shared: Arc::clone(&shared.metrics),
+        seed: seed().map_err(|source| ServeError::System {
+            what: "random numbers",
+            source,
+        })?,
+    })
+}
+
+fn server_reference(config: &Config) -> Option<Arc<ByteString>> {
+    let address = config.mqtt_server_reference.as_deref()?;
+    Some(Arc::new(address.into()))
+}
+
+fn logins(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    (revocations, remote): (&Arc<admin::Revocations>, &Remote),
+) -> Result<Logins, ServeError> {
+    let authenticator = super::authenticator(config, remote)?;
+    Ok(Logins::new(
+        authenticator,
+        Arc::clone(clock),
+        config.auth.failures_max,
+        seal()?,
+        Arc::clone(revocations),
+    ))
+}
+
+/// A random secret of this process.
+fn seal() -> Result<[u8; 32], ServeError> {
     let mut seal = [0; 32];
     getrandom::fill(&mut seal).map_err(|error| ServeError::System {
         what: "random numbers",
         source: io::Error::other(error),
     })?;
-    let authenticator = super::authenticator(config)?;
-    Ok(Logins::new(
-        authenticator,
-        Arc::clone(clock),
-        config.auth.failures_max,
-        seal,
-    ))
+    Ok(seal)
 }
 
 fn log_config(config: &Config) -> LogConfig {
@@ -272,6 +312,12 @@ fn slow_peer_bytes_max(limits: &Limits, addresses: &[(Endpoint, SocketAddr)]) ->
     (limits.outbox_bytes_max + limits.message_bytes_max + tls) as u64
 }
 
+/// The same for a peer of HTTP/2, of which each stream is as slow.
+fn slow_http2_peer_bytes_max(limits: &Limits, addresses: &[(Endpoint, SocketAddr)]) -> u64 {
+    let stream = slow_peer_bytes_max(limits, addresses) + HTTP2_UNSENT_MAX as u64;
+    u64::from(limits.http2_streams_max) * stream
+}
+
 /// Says what listens where, and what to try first.
 fn announce(config: &Config, addresses: &[(Endpoint, SocketAddr)], shards: usize) {
     let (data, durability) = match (&config.data, config.durability) {
@@ -286,6 +332,7 @@ fn announce(config: &Config, addresses: &[(Endpoint, SocketAddr)], shards: usize
         connections_max = config.limits.connections_max,
         memory_queues_max = %ByteSize(queues_bytes_max(&config.limits, shards)),
         memory_per_slow_peer_max = %ByteSize(slow_peer_bytes_max(&config.limits, addresses)),
+        memory_per_slow_http2_peer_max = %ByteSize(slow_http2_peer_bytes_max(&config.limits, addresses)),
         version = env!("CARGO_PKG_VERSION"),
         "tidings is ready"
     );
@@ -313,6 +360,7 @@ fn banner(addresses: &[(Endpoint, SocketAddr)]) -> String {
   publish    curl -d hello http://{address}/v1/topics/demo
 "
             ),
+            Spoken::Admin => format!("  look in    curl http://{address}/metrics\n"),
             Spoken::Mqtt => format!(
                 "  with mqtt  mosquitto_sub -h {} -p {} -t demo
 ",

@@ -24,6 +24,12 @@ const SLICES_MAX: usize = 64;
 const ROUNDS_MAX: usize = 16;
 /// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
+/// A read that brings so much is the last one of its connection's turn. A peer that sends without end, and be it pings,
+/// which cost it less than they cost the server, would otherwise have the shard for hundreds of reads.
+const MUCH_BYTES: usize = 8 << 10;
+/// Steps in opening connections before everybody else has a turn. With one alone, a few busy peers would keep all
+/// newcomers waiting, as their turns are long.
+const OPENINGS_A_TURN: usize = 8;
 
 /// How a connection's outbox reaches its peer.
 enum Wire {
@@ -75,6 +81,8 @@ pub enum Work {
 pub enum Received {
     /// Go on.
     More,
+    /// Go on when others had a turn: there is probably much more.
+    Much,
     /// The peer sent its last byte.
     Finished,
     /// The connection broke.
@@ -120,7 +128,7 @@ impl Core {
             open: Cell::new(0),
             closed: tokio::sync::Notify::new(),
             bodies: Cell::new(0),
-            opening: tokio::sync::Semaphore::new(1),
+            opening: tokio::sync::Semaphore::new(OPENINGS_A_TURN),
         }
     }
 
@@ -162,13 +170,16 @@ impl Core {
 
     fn connect(
         &self,
-        conversation: Box<dyn Conversation>,
+        mut conversation: Box<dyn Conversation>,
         peer: Peer,
         head: Bytes,
         wire: Wire,
     ) -> ConnectionId {
         let state = &mut *self.state.borrow_mut();
         state.deliver_arrivals();
+        let names = &self.shared.streams;
+        let next = (self.index, state.shard.next_connection());
+        names.tell(&mut *conversation, &peer.principal, next);
         let id = state.shard.connect(conversation, peer, head);
         if state.wires.len() <= id.slot() {
             state.wires.resize_with(id.slot() + 1, || None);
@@ -283,7 +294,11 @@ impl Core {
             Ok(n) => {
                 rest.extend_from_slice(&state.read_buffer[..n]);
                 state.shard.receive(id, rest);
-                Received::More
+                if n < MUCH_BYTES {
+                    Received::More
+                } else {
+                    Received::Much
+                }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Received::More,
             Err(_) => Received::Broken,
@@ -324,8 +339,8 @@ impl Core {
         Poll::Pending
     }
 
-    /// A step in opening a connection. After each step everybody else runs before the next one, so that
-    /// thousands that come at once do not stand between those that are there and their messages.
+    /// A step in opening a connection. After every [`OPENINGS_A_TURN`] of them everybody else runs before the next
+    /// ones, so that thousands that come at once do not stand between those that are there and their messages.
     pub async fn step_of_opening<R>(&self, step: impl FnOnce() -> R) -> R {
         let turn = self.opening.acquire().await;
         let result = step();
@@ -344,6 +359,26 @@ impl Core {
     pub fn body_budget(&self) -> BodyBudget<'_> {
         BodyBudget {
             core: self,
+            max: self.shared.limits.submit_bytes_max,
+            taken: 0,
+        }
+    }
+
+    /// A share of the same for a peer that has not said yet who it is: such peers together leave half of it to those
+    /// who have.
+    pub fn opening_budget(&self) -> BodyBudget<'_> {
+        BodyBudget {
+            core: self,
+            max: self.shared.limits.submit_bytes_max / 2,
+            taken: 0,
+        }
+    }
+
+    /// What operators send, who get in when the server is full: it is bounded by their connections.
+    pub fn admin_budget(&self) -> BodyBudget<'_> {
+        BodyBudget {
+            core: self,
+            max: usize::MAX,
             taken: 0,
         }
     }
@@ -378,14 +413,16 @@ impl Core {
 /// The bytes of one request body.
 pub struct BodyBudget<'a> {
     core: &'a Core,
+    /// What all may hold before no more is taken on this budget.
+    max: usize,
     taken: usize,
 }
 
 impl BodyBudget<'_> {
-    /// Takes more; `false` if all bodies together are at their bound, `limits.submit_bytes_max`.
+    /// Takes more; `false` if all bodies together are at their bound, which follows from `limits.submit_bytes_max`.
     pub fn take(&mut self, bytes: usize) -> bool {
         let sum = self.core.bodies.get() + bytes;
-        if sum > self.core.shared.limits.submit_bytes_max {
+        if sum > self.max {
             return false;
         }
         self.core.bodies.set(sum);

@@ -22,19 +22,21 @@ use tokio::time::timeout;
 use super::body::{OnThisShard, Rewound};
 use super::core::Core;
 use super::link::Link;
-use super::shard::Place;
+use super::shard::{Place, Seat};
 use super::streams::{self, Serves};
-use super::{first_line, mqtt, requests, socket};
+use super::{first_line, headers, mqtt, requests, socket};
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
+/// Bytes of one stream of HTTP/2 that wait for its window: a frame of the usual size.
+pub const HTTP2_UNSENT_MAX: usize = 16 << 10;
 /// Bytes of one read of a head.
 const READ_BYTES: usize = 4 << 10;
 
 /// What the first bytes turned out to be.
-enum First {
+pub enum First {
     /// The end.
     Closed,
     /// HTTP/2.
@@ -56,8 +58,8 @@ enum Opened {
 }
 
 /// Finds out what a connection is for, and serves it in a task of its own until it ends.
-pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
-    match open(&core, socket, &place).await {
+pub async fn serve(core: Rc<Core>, socket: Link, mut place: Place) {
+    match open(&core, socket, &mut place).await {
         None => {}
         Some(Opened::Stream(begin)) => socket::start(core, begin, place).await,
         Some(Opened::Mqtt(upgraded)) => Box::pin(mqtt::serve_upgraded(core, upgraded, place)).await,
@@ -71,7 +73,7 @@ pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
 }
 
 /// Reads the first request's head, and answers it if nothing more comes of it.
-async fn open(core: &Rc<Core>, mut socket: Link, place: &Place) -> Option<Opened> {
+async fn open(core: &Rc<Core>, mut socket: Link, place: &mut Place) -> Option<Opened> {
     let mut bytes = BytesMut::new();
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
     let read = tokio::select! {
@@ -102,8 +104,12 @@ async fn open(core: &Rc<Core>, mut socket: Link, place: &Place) -> Option<Opened
         First::One(parts, head) => match streaming(core, &parts) {
             Some(route) => {
                 bytes.advance(head);
-                let opener = Box::pin(streams::opener(core, &parts, place, &route)).await;
-                open_stream(core, socket, (&parts, opener), route, bytes).await
+                *place = Seat::of_request(place, &core.shared, &parts.headers);
+                let opener = match place.count(&core.shared) {
+                    Ok(()) => Box::pin(streams::opener(core, &parts, place, &route)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                open_stream(core, socket, (&parts, place, opener), route, bytes).await
             }
             None => Some(Opened::Http1(socket, bytes.freeze())),
         },
@@ -111,7 +117,7 @@ async fn open(core: &Rc<Core>, mut socket: Link, place: &Place) -> Option<Opened
 }
 
 /// Reads until it is known what the peer speaks.
-async fn read_first(
+pub async fn read_first(
     core: &Core,
     socket: &mut Link,
     bytes: &mut BytesMut,
@@ -122,16 +128,19 @@ async fn read_first(
         if socket.readable().await.is_err() {
             return Ok(First::Closed);
         }
-        let step = core.step_of_opening(|| {
-            bytes.reserve(READ_BYTES);
-            match socket.try_read_buf(bytes) {
-                Ok(0) => Ok(Some(First::Closed)),
-                Ok(_) => classify(bytes),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => classify(bytes),
-                Err(_) => Ok(Some(First::Closed)),
-            }
-        });
-        if let Some(first) = step.await? {
+        // What is not whole yet is looked at without a turn, or whoever sends a byte at a time would take all of them.
+        bytes.reserve(READ_BYTES);
+        let before = bytes.len();
+        let first = match socket.try_read_buf(bytes) {
+            Ok(0) => return Ok(First::Closed),
+            // Only the end of a line can be the end of a head.
+            Ok(_) if before > 0 && !bytes[before..].contains(&b'\n') => None,
+            Ok(_) => classify(bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            Err(_) => return Ok(First::Closed),
+        };
+        if let Some(first) = first {
+            core.step_of_opening(|| ()).await;
             return Ok(first);
         }
         if bytes.len() > max {
@@ -228,12 +237,12 @@ fn streaming(core: &Core, parts: &Parts) -> Option<Route> {
 async fn open_stream(
     core: &Core,
     socket: Link,
-    (parts, opener): (&Parts, Result<Arc<Principal>, Refusal>),
+    (parts, place, opener): (&Parts, &Place, Result<Arc<Principal>, Refusal>),
     route: Route,
     rest: BytesMut,
 ) -> Option<Opened> {
     let opened = opener.and_then(|principal| {
-        let stream = streams::open(core, parts, &principal, route)?;
+        let stream = streams::open(core, (parts, place), &principal, route)?;
         Ok((stream, principal))
     });
     match opened {
@@ -242,6 +251,9 @@ async fn open_stream(
                 // The end of an event stream is the end of the connection (RFC 9112, 6.3).
                 let close = header::HeaderValue::from_static("close");
                 stream.head.headers.insert(header::CONNECTION, close);
+            }
+            if stream.head.status == http::StatusCode::OK {
+                headers::secure(&core.shared, socket.is_secured(), &mut stream.head.headers);
             }
             let head = head_bytes(&stream.head);
             Some(match stream.serves {
@@ -252,12 +264,17 @@ async fn open_stream(
                     head,
                     rest,
                 }),
-                Serves::Mqtt => Opened::Mqtt(mqtt::Upgraded { socket, head, rest }),
+                Serves::Mqtt(shown) => Opened::Mqtt(mqtt::Upgraded {
+                    socket,
+                    head,
+                    rest,
+                    shown,
+                }),
             })
         }
         Err(refusal) => {
             core.shared.metrics.refused(refusal.code);
-            let mut response = adapter::refused(parts, &refusal);
+            let mut response = streams::refused(core, parts, &refusal);
             core.shared
                 .reloadable()
                 .cors
@@ -277,7 +294,7 @@ async fn serve_http1(core: Rc<Core>, socket: Link, first: Bytes, place: Place) {
         .max_buf_size(limits.request_head_bytes_max.max(8 << 10))
         .half_close(false)
         .pipeline_flush(true);
-    let service = requests::Requests::new(Rc::clone(&core), place);
+    let service = requests::Requests::new(Rc::clone(&core), place, socket.is_secured());
     let connection = builder
         .serve_connection(Rewound::new(first, socket), service)
         .with_upgrades();
@@ -289,7 +306,7 @@ async fn serve_http1(core: Rc<Core>, socket: Link, first: Bytes, place: Place) {
 }
 
 /// Runs an HTTP connection; when the server goes down, it takes no further requests.
-async fn until_it_ends<C: Future<Output = hyper::Result<()>>>(
+pub async fn until_it_ends<C: Future<Output = hyper::Result<()>>>(
     core: &Core,
     mut connection: Pin<&mut C>,
     finish: impl Fn(Pin<&mut C>),
@@ -322,8 +339,9 @@ async fn serve_http2(core: Rc<Core>, socket: Link, first: Bytes, place: Place) {
         .keep_alive_timeout(Duration::from_millis(limits.silence_ms_max))
         .max_concurrent_streams(limits.http2_streams_max)
         .max_header_list_size(u32::try_from(limits.request_head_bytes_max).unwrap_or(u32::MAX))
-        .max_send_buf_size(limits.outbox_bytes_max);
-    let service = requests::Requests::new(Rc::clone(&core), place);
+        // A stream's bytes wait in its outbox, not here as well.
+        .max_send_buf_size(HTTP2_UNSENT_MAX);
+    let service = requests::Requests::new(Rc::clone(&core), place, socket.is_secured());
     let connection = builder.serve_connection(Rewound::new(first, socket), service);
     let connection = pin!(connection);
     until_it_ends(&core, connection, |connection| {
@@ -351,7 +369,9 @@ pub fn refuse_tls(core: &Core, spoken: &str) {
     core.shared.metrics.refused(RefusalCode::BadRequest);
 }
 
-async fn answer_and_close(core: &Core, mut socket: Link, response: Response<Bytes>) {
+/// Writes a last answer.
+pub async fn answer_and_close(core: &Core, mut socket: Link, mut response: Response<Bytes>) {
+    headers::secure(&core.shared, socket.is_secured(), response.headers_mut());
     let limit = Duration::from_millis(core.shared.limits.close_ms_max);
     if !matches!(timeout(limit, socket.writable()).await, Ok(Ok(()))) {
         return;

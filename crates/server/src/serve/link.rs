@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
 use rustls::{IoState, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -56,6 +57,16 @@ impl Link {
             socket,
             tls: Some(session),
         }
+    }
+
+    /// Whether there is TLS over it.
+    pub fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The certificate that the peer proved to have, in the handshake or in the one that this resumes.
+    pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.as_ref()?.connection.peer_certificates()?.first()
     }
 
     /// Takes the socket out of this runtime.
@@ -234,6 +245,11 @@ impl Session {
     /// Whether the handshake goes on.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// Whether this application protocol was agreed on (RFC 7301).
+    pub fn speaks(&self, protocol: &[u8]) -> bool {
+        self.connection.alpn_protocol() == Some(protocol)
     }
 
     /// Whether something is to be sent.

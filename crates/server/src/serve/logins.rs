@@ -4,22 +4,23 @@
 //! threads with a bounded queue. Who failed several times in a row waits: a password is judged, and a refusal told,
 //! only after a while that grows with each failure from the address. What waits holds no thread.
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use tidings_auth::{Authenticator, Reason, Rejection};
-use tidings_ports::{Attempt, Clock, Credential, Outcome, SignOn, Tick};
+use tidings_auth::{Authenticator, Reason, Rejection, Step, Verdict};
+use tidings_hub::meter::network;
+use tidings_ports::{Attempt, Clock, Credential, Outcome, SignOn, Standing, Tick};
 use tidings_types::{Principal, Protocol, Refusal, RefusalCode};
 use tokio::sync::oneshot;
 
-/// Passwords that wait for a thread.
-const READY_MAX: usize = 256;
-/// Attempts and refusals that wait for their time.
-const LATER_MAX: usize = 4_096;
+use super::admin::Revocations;
+use super::asking::Asking;
+use super::waiting::{Next, Waiting};
+
 /// Threads that hash passwords.
 const THREADS_MAX: usize = 4;
 /// What the first failure over the limit costs; each further one twice as much.
@@ -47,6 +48,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
     called: Condvar,
+    asking: Arc<Asking>,
     started: Once,
     failures: Mutex<HashMap<IpAddr, Failures>>,
     /// Failures from one address that cost it nothing.
@@ -54,6 +56,7 @@ struct Inner {
     known: Mutex<HashMap<Digest, Known>>,
     /// What the digests of known passwords are made with: they mean nothing outside this process.
     seal: hmac::Key,
+    revocations: Arc<Revocations>,
     counts: [[AtomicU64; OUTCOMES]; Protocol::ALL.len()],
 }
 
@@ -70,43 +73,17 @@ struct Known {
     until: Tick,
 }
 
-#[derive(Default)]
-struct Queue {
-    ready: VecDeque<Work>,
-    later: BinaryHeap<Later>,
-}
+/// A credential to go on with, or a refusal to tell, and who waits for it.
+type Queue = Waiting<Box<Judging>, (Refusal, Outcome)>;
 
-enum Work {
-    /// A credential to judge.
-    Judge(Attempt, Outcome),
-    /// A refusal to tell.
-    Tell(Refusal, Outcome),
-}
-
-struct Later {
-    at: Tick,
-    work: Work,
-}
-
-impl PartialEq for Later {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Later {}
-
-impl PartialOrd for Later {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Later {
-    /// The earliest is the greatest.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.at.cmp(&self.at)
-    }
+/// A credential that is being judged.
+struct Judging {
+    attempt: Attempt,
+    outcome: Outcome,
+    /// Whose sources judge it.
+    by: Arc<Authenticator>,
+    /// How far they are.
+    step: Step,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -125,12 +102,14 @@ impl Logins {
         clock: Arc<dyn Clock>,
         failures_max: u32,
         seal: [u8; 32],
+        revocations: Arc<Revocations>,
     ) -> Self {
         Self(Arc::new(Inner {
             current: RwLock::new(Arc::new(authenticator)),
             clock,
             queue: Mutex::default(),
             called: Condvar::new(),
+            asking: Arc::default(),
             started: Once::new(),
             failures: Mutex::default(),
             failures_max: if failures_max == 0 {
@@ -140,11 +119,12 @@ impl Logins {
             },
             known: Mutex::default(),
             seal: hmac::Key::new(hmac::HMAC_SHA256, &seal),
+            revocations,
             counts: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
         }))
     }
 
-    /// Judges with other sources from now on. Who is in stays in.
+    /// Judges with other sources from now on. Who is in stays in until it is asked for [`Logins::standing`].
     pub fn replace(&self, authenticator: Authenticator) {
         let new = Arc::new(authenticator);
         *self
@@ -157,8 +137,7 @@ impl Logins {
 
     /// Whether peers must say who they are.
     pub fn sign_on(&self) -> SignOn {
-        let current = self.0.current();
-        if current.sources.is_empty() && current.permissions.is_empty() {
+        if self.0.current().is_open() {
             SignOn::Open
         } else {
             SignOn::Judged
@@ -174,6 +153,13 @@ impl Logins {
         receiver.await.unwrap_or_else(|_| Err(busy()))
     }
 
+    /// Counts a wrong credential that was judged elsewhere. For how many milliseconds its refusal is to wait.
+    pub fn penalty(&self, address: IpAddr) -> u64 {
+        let delay_ms = self.0.delay(Some(address));
+        self.0.failed(Some(address));
+        delay_ms
+    }
+
     /// How often credentials of a protocol came to this; `None` is accepted.
     pub fn count(&self, protocol: Protocol, outcome: Option<Reason>) -> u64 {
         let at = outcome.map_or(OUTCOMES - 1, |reason| reason as usize);
@@ -184,24 +170,94 @@ impl Logins {
 impl tidings_ports::Authenticator for Logins {
     fn authenticate(&self, attempt: Attempt, outcome: Outcome) {
         let inner = &self.0;
-        let now = inner.clock.now();
-        if let Some(judged) = inner
-            .current()
-            .authenticate_quickly(&attempt.credential, now)
-        {
-            return inner.tell(&attempt, judged.map(Arc::new), outcome);
+        let by = inner.current();
+        let step = by.begin(&attempt, inner.clock.now());
+        let delay = match step {
+            Step::Done(_) => 0,
+            Step::Slow(_) | Step::Ask(_) => inner.delay(attempt.address),
+        };
+        let judging = Box::new(Judging {
+            attempt,
+            outcome,
+            by,
+            step,
+        });
+        if delay == 0 {
+            inner.go_on(judging);
+        } else {
+            inner.enqueue(judging, delay);
         }
-        if let Some(principal) = inner.known(&attempt.credential) {
-            return inner.tell(&attempt, Ok(principal), outcome);
+    }
+
+    fn standing(&self, principal: &Arc<Principal>) -> Standing {
+        match self.0.renew(Arc::clone(principal)) {
+            Ok(same) if Arc::ptr_eq(&same, principal) => Standing::Good,
+            Ok(renewed) => Standing::Changed(renewed),
+            Err(rejection) => Standing::Ended(rejection.refusal()),
         }
-        let delay = inner.delay(attempt.address);
-        inner.enqueue(Work::Judge(attempt, outcome), delay);
     }
 }
 
 impl Inner {
     fn current(&self) -> Arc<Authenticator> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whom somebody is now who was let in: files may have been read again since, and something may have been revoked.
+    fn renew(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, Rejection> {
+        let now = self.clock.now();
+        let renewed = match self.current().renew(&principal, now) {
+            None => principal,
+            Some(renewed) => Arc::new(renewed?),
+        };
+        if self.revocations.is_revoked(&renewed, now) {
+            return Err(Rejection {
+                source: Some(renewed.source),
+                reason: Reason::Revoked,
+            });
+        }
+        Ok(renewed)
+    }
+
+    /// Goes on with a credential as far as it goes on this thread: a password waits for one that may take its time.
+    fn go_on(self: &Arc<Self>, mut judging: Box<Judging>) {
+        let current = self.current();
+        if matches!(judging.step, Step::Done(Ok(_))) && !Arc::ptr_eq(&judging.by, &current) {
+            // The sources were replaced meanwhile: what they say now counts.
+            judging.step = current.begin(&judging.attempt, self.clock.now());
+            judging.by = current;
+        }
+        let at = match judging.step {
+            Step::Done(judged) => {
+                return self.tell(&judging.attempt, judged, judging.outcome);
+            }
+            Step::Slow(_) => {
+                return match self.known(&judging.attempt.credential) {
+                    Some(principal) => self.tell(&judging.attempt, Ok(principal), judging.outcome),
+                    None => self.enqueue(judging, 0),
+                };
+            }
+            Step::Ask(at) => at,
+        };
+        let by = Arc::clone(&judging.by);
+        let Some(remote) = by.sources.get(at).and_then(|source| source.remote()) else {
+            return (judging.outcome)(Err(busy()));
+        };
+        let from = judging.attempt.address.map(network);
+        let Some(question) = self.asking.begin(from) else {
+            return (judging.outcome)(Err(busy()));
+        };
+        let (inner, now) = (Arc::clone(self), self.clock.now());
+        let shown = judging.attempt.clone();
+        remote.ask(
+            &shown,
+            now,
+            Box::new(move |verdict| {
+                drop(question);
+                judging.step = judging.by.resume(at, verdict, &judging.attempt, now);
+                inner.go_on(judging);
+            }),
+        );
     }
 
     /// Counts an outcome, and tells it: a refusal after a while, if there were many.
@@ -211,6 +267,7 @@ impl Inner {
         judged: Result<Arc<Principal>, Rejection>,
         outcome: Outcome,
     ) {
+        let judged = judged.and_then(|principal| self.renew(principal));
         let reason = judged.as_ref().err().map(|rejection| rejection.reason);
         let at = reason.map_or(OUTCOMES - 1, |reason| reason as usize);
         self.counts[attempt.protocol.index()][at].fetch_add(1, Relaxed);
@@ -226,7 +283,10 @@ impl Inner {
         );
         let refusal = rejection.refusal();
         // Who shows nothing has guessed nothing.
-        if matches!(rejection.reason, Reason::Missing | Reason::Unavailable) {
+        if matches!(
+            rejection.reason,
+            Reason::Missing | Reason::Unavailable | Reason::Certificate
+        ) {
             return outcome(Err(refusal));
         }
         let delay = self.delay(attempt.address);
@@ -234,7 +294,13 @@ impl Inner {
         if delay == 0 {
             return outcome(Err(refusal));
         }
-        self.enqueue(Work::Tell(refusal, outcome), delay);
+        self.started.call_once(|| self.start());
+        let at = self.clock.tick().plus_ms(delay);
+        let told_now = lock(&self.queue).tell_later(at, (refusal, outcome));
+        self.called.notify_one();
+        if let Some((refusal, outcome)) = told_now {
+            outcome(Err(refusal));
+        }
     }
 
     /// For how many milliseconds the next attempt from an address waits.
@@ -270,25 +336,20 @@ impl Inner {
         failures.insert(address, Failures { count, last: now });
     }
 
-    fn enqueue(self: &Arc<Self>, work: Work, delay_ms: u64) {
+    fn enqueue(self: &Arc<Self>, judging: Box<Judging>, delay_ms: u64) {
         self.started.call_once(|| self.start());
-        let refused = {
+        let from = judging.attempt.address.map(network);
+        let given_way = {
             let mut queue = lock(&self.queue);
-            if delay_ms > 0 && queue.later.len() < LATER_MAX {
-                let at = self.clock.tick().plus_ms(delay_ms);
-                queue.later.push(Later { at, work });
-                None
-            } else if delay_ms == 0 && queue.ready.len() < READY_MAX {
-                queue.ready.push_back(work);
-                None
+            if delay_ms == 0 {
+                queue.push(from, judging)
             } else {
-                Some(work)
+                queue.push_later(from, self.clock.tick().plus_ms(delay_ms), judging)
             }
         };
-        match refused {
-            None => self.called.notify_one(),
-            Some(Work::Judge(_, outcome)) => outcome(Err(busy())),
-            Some(Work::Tell(refusal, outcome)) => outcome(Err(refusal)),
+        self.called.notify_one();
+        if let Some(judging) = given_way {
+            (judging.outcome)(Err(busy()));
         }
     }
 
@@ -308,45 +369,50 @@ impl Inner {
     fn work(self: Arc<Self>) {
         loop {
             match self.next() {
-                Work::Tell(refusal, outcome) => outcome(Err(refusal)),
-                Work::Judge(attempt, outcome) => {
-                    let now = self.clock.now();
-                    let current = self.current();
-                    let judged = current.authenticate(&attempt.credential, now).map(Arc::new);
-                    if let Ok(principal) = &judged
-                        && Arc::ptr_eq(&current, &self.current())
-                    {
-                        self.remember(&attempt.credential, principal);
-                    }
-                    self.tell(&attempt, judged, outcome);
-                }
+                Next::Tell((refusal, outcome)) => outcome(Err(refusal)),
+                Next::Judge(judging) => match judging.step {
+                    Step::Slow(at) => self.judge_slowly(judging, at),
+                    _ => self.go_on(judging),
+                },
+                Next::Wait(_) => {}
             }
         }
     }
 
+    fn judge_slowly(self: &Arc<Self>, mut judging: Box<Judging>, at: usize) {
+        let now = self.clock.now();
+        let Judging { attempt, by, .. } = &*judging;
+        let Some(source) = by.sources.get(at) else {
+            return (judging.outcome)(Err(busy()));
+        };
+        let verdict = source.verify(&attempt.credential, now);
+        let is_accepted = matches!(verdict, Verdict::Accepted(_));
+        let step = by.resume(at, verdict, attempt, now);
+        if let Step::Done(Ok(principal)) = &step
+            && is_accepted
+        {
+            self.remember(&attempt.credential, principal, by);
+        }
+        judging.step = step;
+        self.go_on(judging);
+    }
+
     /// The next thing to do, once there is one.
-    fn next(&self) -> Work {
+    fn next(&self) -> Next<Box<Judging>, (Refusal, Outcome)> {
         let mut queue = lock(&self.queue);
         loop {
             let now = self.clock.tick();
-            let is_due = queue.later.peek().is_some_and(|later| later.at <= now);
-            // A refusal costs nothing, and an attempt that had to wait has waited.
-            if is_due && let Some(later) = queue.later.pop() {
-                return later.work;
-            }
-            if let Some(work) = queue.ready.pop_front() {
-                return work;
-            }
-            queue = match queue.later.peek() {
-                None => self
+            queue = match queue.next(now) {
+                Next::Wait(None) => self
                     .called
                     .wait(queue)
                     .unwrap_or_else(PoisonError::into_inner),
-                Some(first) => {
-                    let left = Duration::from_millis(first.at.0.saturating_sub(now.0).max(1));
+                Next::Wait(Some(first)) => {
+                    let left = Duration::from_millis(first.0.saturating_sub(now.0).max(1));
                     let waited = self.called.wait_timeout(queue, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
+                next => return next,
             };
         }
     }
@@ -371,7 +437,13 @@ impl Inner {
         Some(Arc::clone(&it.principal))
     }
 
-    fn remember(&self, credential: &Credential, principal: &Arc<Principal>) {
+    /// Remembers who showed a password, unless others judge by now.
+    fn remember(
+        &self,
+        credential: &Credential,
+        principal: &Arc<Principal>,
+        judge: &Arc<Authenticator>,
+    ) {
         let Some(digest) = self
             .digest(credential)
             .filter(|_| principal.expires.is_none())
@@ -380,6 +452,10 @@ impl Inner {
         };
         let now = self.clock.tick();
         let mut known = lock(&self.known);
+        // Behind the lock: whoever replaces the judge forgets what is known afterwards.
+        if !Arc::ptr_eq(judge, &self.current()) {
+            return;
+        }
         if known.len() >= KNOWN_MAX {
             known.retain(|_, it| it.until > now);
         }
@@ -388,16 +464,5 @@ impl Inner {
             let principal = Arc::clone(principal);
             known.insert(digest, Known { principal, until });
         }
-    }
-}
-
-/// What one peer can change its address within: all of it counts as one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) & (u128::MAX << 64);
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-        IpAddr::V4(address) => IpAddr::V4(address),
     }
 }

@@ -4,8 +4,10 @@
 //! peers, so the page has a bounded size.
 
 use std::fmt::{self, Write};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tidings_hub::Metrics;
+use tidings_hub::meter::Limit;
 use tidings_hub::metrics::{Count, GAP_REASONS, ProtocolMetrics};
 use tidings_ports::{EngineHealth, EngineStats};
 use tidings_types::{Protocol, RefusalCode};
@@ -13,6 +15,10 @@ use tidings_types::{Protocol, RefusalCode};
 use tidings_auth::Reason;
 
 use super::Shared;
+use super::acme::{Outcome, Proof};
+use super::newcomers::Full;
+use super::proxies::{Fault, Ignored};
+use super::remote;
 use super::tls::Failure;
 
 /// The media type of the page.
@@ -337,6 +343,60 @@ fn write_logins(page: &mut String, shared: &Shared) -> fmt::Result {
     Ok(())
 }
 
+fn write_remote(page: &mut String, shared: &Shared) -> fmt::Result {
+    let help = "Questions to other servers, by what is asked and what it came to.";
+    head(page, "tidings_auth_asks_total", "counter", help)?;
+    for (kind, label) in remote::KINDS.iter().enumerate() {
+        let counts = shared.remote.counts(kind);
+        for (asked, result) in remote::Asked::ALL {
+            let count = counts.get(asked);
+            writeln!(
+                page,
+                "tidings_auth_asks_total{{source=\"{label}\",result=\"{result}\"}} {count}"
+            )?;
+        }
+    }
+    let (recalled, took) = (
+        "tidings_auth_asks_recalled_total",
+        "tidings_auth_ask_seconds",
+    );
+    head(
+        page,
+        recalled,
+        "counter",
+        "Questions to other servers that an earlier answer answered.",
+    )?;
+    for (kind, label) in remote::KINDS.iter().enumerate() {
+        let count = shared.remote.counts(kind).recalled.load(Relaxed);
+        writeln!(page, "{recalled}{{source=\"{label}\"}} {count}")?;
+    }
+    head(
+        page,
+        took,
+        "summary",
+        "How long answers of other servers took.",
+    )?;
+    for (kind, label) in remote::KINDS.iter().enumerate() {
+        let counts = shared.remote.counts(kind);
+        let (seconds, sent) = (
+            counts.micros.load(Relaxed) as f64 / 1e6,
+            counts.sent.load(Relaxed),
+        );
+        writeln!(page, "{took}_sum{{source=\"{label}\"}} {seconds}")?;
+        writeln!(page, "{took}_count{{source=\"{label}\"}} {sent}")?;
+    }
+    if let Some(keys) = shared.remote.keys() {
+        head(
+            page,
+            "tidings_jwks_keys",
+            "gauge",
+            "Keys that the issuer has and tokens are verified with.",
+        )?;
+        writeln!(page, "tidings_jwks_keys {keys}")?;
+    }
+    Ok(())
+}
+
 fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
     for (name, kind, help, number) in PROTOCOLS {
         head(page, name, kind, help)?;
@@ -350,6 +410,7 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
         }
     }
     write_logins(page, shared)?;
+    write_remote(page, shared)?;
     for (name, kind, help, number) in SHARDS {
         let sum: u64 = shared.shards.iter().map(|shard| number(shard).get()).sum();
         head(page, name, kind, help)?;
@@ -387,7 +448,10 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
             code.slug()
         )?;
     }
+    write_limits(page, shared)?;
     write_tls(page, shared)?;
+    super::admin::metrics::write(page, shared)?;
+    write_proxies(page, shared)?;
     one(
         page,
         "tidings_sockets",
@@ -396,6 +460,28 @@ fn write_all(page: &mut String, shared: &Shared) -> fmt::Result {
         shared.sockets.open() as u64,
     )?;
     write_log(page, shared)
+}
+
+fn write_limits(page: &mut String, shared: &Shared) -> fmt::Result {
+    let name = "tidings_limits_reached_total";
+    head(
+        page,
+        name,
+        "counter",
+        "Times that connections or identities were over a limit, by its option.",
+    )?;
+    let newcomers = Full::ALL.map(|full| (full.name(), shared.sockets.refused(full)));
+    let identities = Limit::ALL.map(|limit| (limit.name(), shared.meters.reached(limit)));
+    for (limit, count) in newcomers.into_iter().chain(identities) {
+        writeln!(page, "{name}{{limit=\"{limit}\"}} {count}")?;
+    }
+    one(
+        page,
+        "tidings_identities",
+        "gauge",
+        "Identities that limits are counted for.",
+        shared.meters.known() as u64,
+    )
 }
 
 fn write_tls(page: &mut String, shared: &Shared) -> fmt::Result {
@@ -432,6 +518,69 @@ fn write_tls(page: &mut String, shared: &Shared) -> fmt::Result {
             "tidings_tls_reloads_total{{result=\"{result}\"}} {count}"
         )?;
     }
+    write_acme(page, shared)
+}
+
+fn write_acme(page: &mut String, shared: &Shared) -> fmt::Result {
+    let acme = &shared.tls.acme;
+    if !acme.is_on() {
+        return Ok(());
+    }
+    let name = "tidings_acme_orders_total";
+    head(
+        page,
+        name,
+        "counter",
+        "Certificates asked for, by how that ended.",
+    )?;
+    for outcome in Outcome::ALL {
+        let (result, count) = (outcome.name(), acme.results(outcome));
+        writeln!(page, "{name}{{result=\"{result}\"}} {count}")?;
+    }
+    let name = "tidings_acme_challenges_total";
+    head(
+        page,
+        name,
+        "counter",
+        "Challenges of a certificate authority that were answered.",
+    )?;
+    for proof in Proof::ALL {
+        let (challenge, count) = (proof.name(), acme.challenges.answers(proof));
+        writeln!(page, "{name}{{challenge=\"{challenge}\"}} {count}")?;
+    }
+    let now = shared.clock.now().0 / 1_000;
+    one(
+        page,
+        "tidings_acme_certificate_seconds",
+        "gauge",
+        "Seconds until the automatic certificate expires; 0 if there is none.",
+        acme.expires().saturating_sub(now),
+    )
+}
+
+fn write_proxies(page: &mut String, shared: &Shared) -> fmt::Result {
+    let counts = &shared.proxy_counts;
+    let name = "tidings_proxy_headers_total";
+    let help = "Headers of the PROXY protocol, by whose connection they were for.";
+    head(page, name, "counter", help)?;
+    for (sender, count) in counts.headers() {
+        writeln!(page, "{name}{{sender=\"{sender}\"}} {count}")?;
+    }
+    let name = "tidings_proxy_header_failures_total";
+    let help = "Connections of trusted addresses that were closed for want of a good header of the PROXY protocol, by reason.";
+    head(page, name, "counter", help)?;
+    for fault in Fault::ALL {
+        let (reason, count) = (fault.name(), counts.faults(fault));
+        writeln!(page, "{name}{{reason=\"{reason}\"}} {count}")?;
+    }
+    let name = "tidings_forwarded_ignored_total";
+    let help =
+        "Requests whose chain of forwarding addresses could not be followed to its end, by reason.";
+    head(page, name, "counter", help)?;
+    for ignored in Ignored::ALL {
+        let (reason, count) = (ignored.name(), counts.ignored(ignored));
+        writeln!(page, "{name}{{reason=\"{reason}\"}} {count}")?;
+    }
     Ok(())
 }
 
@@ -458,11 +607,13 @@ fn write_log(page: &mut String, shared: &Shared) -> fmt::Result {
     )
 }
 
-fn one(page: &mut String, name: &str, kind: &str, help: &str, value: u64) -> fmt::Result {
+/// Writes one number.
+pub fn one(page: &mut String, name: &str, kind: &str, help: &str, value: u64) -> fmt::Result {
     head(page, name, kind, help)?;
     writeln!(page, "{name} {value}")
 }
 
-fn head(page: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+/// Writes what a number means.
+pub fn head(page: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }

@@ -12,17 +12,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidings_adapters::mqtt::{
-    FirstPacket, MqttConversation, MqttOptions, Transport, first_packet, session_name,
+    FirstPacket, FirstReader, MqttConversation, MqttOptions, Transport, session_name,
 };
 use tidings_hub::home_shard;
+use tidings_ports::Credential;
 use tidings_types::RefusalCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use super::accept::Permit;
 use super::core::Core;
 use super::link::{Link, Parked};
-use super::shard::{Arrival, Place};
+use super::shard::{Arrival, Belongings, Place};
 use super::{first_line, front, socket};
 
 /// Bytes of one read of the first packet.
@@ -32,21 +32,23 @@ const FIRST_BYTES_MAX: usize = 1 << 20;
 /// A connection between two shards.
 pub struct Moved {
     socket: Parked,
-    permit: Permit,
+    belongings: Belongings,
     rest: BytesMut,
     transport: Transport,
+    shown: Credential,
 }
 
 impl Moved {
     /// Registers the socket with the runtime of the shard that it has come to.
-    pub fn land(self) -> io::Result<(Landed, Permit)> {
+    pub fn land(self) -> io::Result<(Landed, Belongings)> {
         let landed = Landed {
             socket: self.socket.land()?,
             rest: self.rest,
             transport: self.transport,
+            shown: self.shown,
             assigned_id: None,
         };
-        Ok((landed, self.permit))
+        Ok((landed, self.belongings))
     }
 }
 
@@ -56,6 +58,7 @@ pub struct Landed {
     /// What was read of it, the first packet in front.
     rest: BytesMut,
     transport: Transport,
+    shown: Credential,
     assigned_id: Option<ByteString>,
 }
 
@@ -67,6 +70,8 @@ pub struct Upgraded {
     pub head: Bytes,
     /// What came behind the handshake.
     pub rest: BytesMut,
+    /// What the handshake showed.
+    pub shown: Credential,
 }
 
 /// Reads the first packet of a connection to the MQTT listener, and has it served where it belongs.
@@ -75,6 +80,7 @@ pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
         socket,
         head: Bytes::new(),
         rest: BytesMut::new(),
+        shown: Credential::Anonymous,
     };
     serve_from_first(core, upgraded, Transport::Tcp, place).await;
 }
@@ -96,6 +102,7 @@ pub async fn serve_landed(core: Rc<Core>, landed: Landed, place: Place) {
         socket,
         rest,
         transport,
+        shown,
         assigned_id,
     } = landed;
     let conversation = MqttConversation::new(MqttOptions {
@@ -103,6 +110,7 @@ pub async fn serve_landed(core: Rc<Core>, landed: Landed, place: Place) {
         limits: Arc::clone(&core.shared.limits),
         assigned_id,
         sign_on: core.shared.logins.sign_on(),
+        shown,
         server_reference: core.shared.mqtt_server_reference.clone(),
     });
     let begin = socket::Begin {
@@ -126,6 +134,7 @@ async fn open(
         mut socket,
         head,
         mut rest,
+        shown,
     } = upgraded;
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);
     let opening = async {
@@ -150,8 +159,8 @@ async fn open(
         Ok(FirstPacket::Session(name)) => {
             let home = home_shard(&name, core.shared.arrivals.len());
             if home != core.index {
-                let permit = place.take_permit()?;
-                move_home(core, home, (socket, permit, rest, transport)).await;
+                let belongings = place.take_belongings()?;
+                move_home(core, home, (socket, belongings), (rest, transport, shown)).await;
                 return None;
             }
             None
@@ -180,6 +189,7 @@ async fn open(
         socket,
         rest,
         transport,
+        shown,
         assigned_id,
     })
 }
@@ -201,10 +211,11 @@ async fn read_first(
     bytes: &mut BytesMut,
     transport: Transport,
 ) -> Result<FirstPacket, Refused> {
-    let mut budget = core.body_budget();
+    let mut budget = core.opening_budget();
+    let mut reader = FirstReader::new(transport);
     loop {
         if !bytes.is_empty() {
-            match first_packet(bytes, transport) {
+            match reader.look(bytes) {
                 FirstPacket::Incomplete if bytes.len() > FIRST_BYTES_MAX => {
                     return Err(Refused(Some(RefusalCode::MessageTooLarge)));
                 }
@@ -221,7 +232,8 @@ async fn read_first(
         bytes.reserve(READ_BYTES.max(bytes.len()));
         match socket.try_read_buf(bytes) {
             Ok(0) => return Err(Refused(None)),
-            Ok(read) if budget.take(read) => {}
+            // What nearly every client says is short, and bounded by the number of connections.
+            Ok(read) if bytes.len() <= READ_BYTES || budget.take(read) => {}
             Ok(_) => return Err(Refused(Some(RefusalCode::Busy))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(Refused::broken(&error)),
@@ -233,7 +245,8 @@ async fn read_first(
 async fn move_home(
     core: &Core,
     home: usize,
-    (socket, permit, rest, transport): (Link, Permit, BytesMut, Transport),
+    (socket, belongings): (Link, Belongings),
+    (rest, transport, shown): (BytesMut, Transport, Credential),
 ) {
     let socket = match socket.park() {
         Ok(socket) => socket,
@@ -241,9 +254,10 @@ async fn move_home(
     };
     let moved = Arrival::Moved(Moved {
         socket,
-        permit,
+        belongings,
         rest,
         transport,
+        shown,
     });
     // A shard with too many arrivals makes them wait; nothing else waits for them.
     let limit = Duration::from_millis(core.shared.limits.handshake_ms_max);

@@ -9,25 +9,30 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tidings_adapters::http as adapter;
 use tidings_adapters::http::{Caching, Found, History, Route};
 use tidings_adapters::poll::{self, PollConversation};
+use tidings_hub::Peer;
 use tidings_hub::gate::{self, Wanted};
 use tidings_hub::metrics::ProtocolMetrics;
-use tidings_ports::{Gap, Page, Start, TopicsQuery};
+use tidings_ports::{Gap, Page, SignOn, Start, TopicsQuery};
 use tidings_types::{Cursor, Draft, Principal, Protocol, Receipt, Refusal, RefusalCode, Topic};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::{Reply, Rewound, Stream};
-use super::core::Core;
-use super::shard::Place;
+use super::core::{BodyBudget, Core};
+use super::shard::{Place, Seat};
 use super::streams::{self, OpenStream, Serves};
-use super::{metrics, mqtt, page, socket};
+use super::{headers, metrics, mqtt, page, renewal, socket};
+
+/// What is read away of a body that nobody wants, and for how long.
+const DISCARDED_BYTES_MAX: usize = 1 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What a connection may become, and its place, which it then keeps.
 struct Upgrade {
@@ -39,12 +44,17 @@ struct Upgrade {
 pub struct Requests {
     core: Rc<Core>,
     place: Place,
+    secured: bool,
 }
 
 impl Requests {
-    /// On this shard.
-    pub fn new(core: Rc<Core>, place: Place) -> Self {
-        Self { core, place }
+    /// On this shard; `secured` is with TLS.
+    pub fn new(core: Rc<Core>, place: Place, secured: bool) -> Self {
+        Self {
+            core,
+            place,
+            secured,
+        }
     }
 }
 
@@ -57,7 +67,14 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         let (core, place) = (Rc::clone(&self.core), Rc::clone(&self.place));
-        Box::pin(async move { Ok(answer(core, request, place).await) })
+        let secured = self.secured;
+        Box::pin(async move {
+            let mut response = answer(Rc::clone(&core), request, place).await;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                headers::secure(&core.shared, secured, response.headers_mut());
+            }
+            Ok(response)
+        })
     }
 }
 
@@ -71,11 +88,16 @@ pub fn note_http_error(core: &Core, error: &hyper::Error) {
 
 async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) -> Response<Reply> {
     let counted = Counted::new(&core);
+    let place = Seat::of_request(&place, &core.shared, request.headers());
     let upgrade = Upgrade {
         upgrade: hyper::upgrade::on(&mut request),
         place,
     };
     let (parts, body) = request.into_parts();
+    // A certificate authority that looks whether this is the host shows no credential.
+    if let Some(proof) = core.shared.tls.acme.challenges.answer(&parts) {
+        return proof.map(Reply::from);
+    }
     let routed = match adapter::route(&parts, &core.shared.limits) {
         Ok(route) => sender(&core, &parts, &upgrade.place, &route)
             .await
@@ -93,6 +115,7 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) ->
             stream_from_body(&core, (&parts, opener), body, upgrade).await
         }
         Ok((route, sender)) => {
+            let sender = upgrade.place.peer(sender);
             dispatch(&core, (&parts, &sender), body, route)
                 .await
                 .map(|response| {
@@ -104,11 +127,14 @@ async fn answer(core: Rc<Core>, mut request: Request<Incoming>, place: Place) ->
                     without_body_for_head(&parts, response).map(Reply::from)
                 })
         }
-        Err(refusal) => Err(refusal),
+        Err(refusal) => {
+            discard(&parts, body).await;
+            Err(refusal)
+        }
     };
     let mut response = answered.unwrap_or_else(|refusal| {
         core.shared.metrics.refused(refusal.code);
-        without_body_for_head(&parts, adapter::refused(&parts, &refusal)).map(Reply::from)
+        without_body_for_head(&parts, streams::refused(&core, &parts, &refusal)).map(Reply::from)
     });
     core.shared
         .reloadable()
@@ -133,23 +159,26 @@ async fn sender(
         | Route::PublishBatch
         | Route::History(_)
         | Route::Topics(_)
-        | Route::StreamFromBody => core.shared.requester(parts, place.address).await,
+        | Route::RenewStream(_)
+        | Route::StreamFromBody => core.shared.requester(parts, place).await,
         _ => Ok(core.shared.newcomer()),
     }
 }
 
 /// Who may read the topics may know their names.
-fn admit_listing(core: &Core, reader: &Principal, query: &TopicsQuery) -> Result<(), Refusal> {
+fn admit_listing(core: &Core, reader: &Peer, query: &TopicsQuery) -> Result<(), Refusal> {
     let wanted = Wanted {
         filters: vec![query.filter.clone()],
         start: Start::Latest,
     };
-    gate::subscribe(reader, wanted, &core.shared.limits).map(drop)
+    let shared = &core.shared;
+    shared.meters.request_once(reader, shared.clock.tick())?;
+    gate::subscribe(&reader.principal, wanted, &shared.limits).map(drop)
 }
 
 async fn dispatch(
     core: &Rc<Core>,
-    (parts, sender): (&Parts, &Arc<Principal>),
+    (parts, sender): (&Parts, &Peer),
     body: Incoming,
     route: Route,
 ) -> Result<Response<Bytes>, Refusal> {
@@ -160,7 +189,8 @@ async fn dispatch(
             shared.reloadable().cors.admit(parts)?;
             let body = read_body(core, body, body_max, RefusalCode::MessageTooLarge).await?;
             let draft = adapter::draft(parts, topic.clone(), body, &shared.limits)?;
-            let receipts = publish(core, sender, vec![draft]).await?;
+            let sender = shared.permit_publish(sender, [&topic].into_iter()).await?;
+            let receipts = publish(core, &sender, vec![draft]).await?;
             adapter::published(&receipts, &[topic])
         }
         Route::PublishBatch => {
@@ -168,18 +198,35 @@ async fn dispatch(
             let body = read_body(core, body, body_max, RefusalCode::BatchTooLarge).await?;
             let drafts = adapter::batch(parts, &body, &shared.limits)?;
             let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
-            let receipts = publish(core, sender, drafts).await?;
+            let sender = shared.permit_publish(sender, topics.iter()).await?;
+            let receipts = publish(core, &sender, drafts).await?;
             adapter::published_batch(&receipts, &topics)
         }
-        Route::History(request) => history(core, (parts, sender), request).await?,
+        Route::History(request) => {
+            let reader = shared.permit_read(sender, &request.filters).await?;
+            // A certificate is nowhere in the head; and who decides a permission may look at the address.
+            let is_public = reader.principal.source == Principal::ANONYMOUS
+                && Arc::ptr_eq(&reader.principal, &sender.principal);
+            history(core, (parts, &reader), request, is_public).await?
+        }
         Route::Topics(query) => {
+            let filter = std::slice::from_ref(&query.filter);
+            let sender = &shared.permit_read(sender, filter).await?;
             admit_listing(core, sender, &query)?;
             adapter::topics(shared.engine.epoch(), &shared.engine.topics(&query))
+        }
+        Route::RenewStream(name) => {
+            shared.reloadable().cors.admit(parts)?;
+            renewal::renew(core, &name, &sender.principal).await?
         }
         Route::Preflight => shared.reloadable().cors.preflight(parts),
         Route::Health => adapter::health(),
         Route::Ready => adapter::ready(&shared.engine.health(), shared.is_draining()),
-        Route::Metrics => adapter::page(metrics::MEDIA_TYPE, metrics::render(shared).into()),
+        Route::Metrics => {
+            let judged = shared.logins.sign_on() == SignOn::Judged;
+            shared.admin.admit_to_public_metrics(judged)?;
+            adapter::page(metrics::MEDIA_TYPE, metrics::render(shared).into())
+        }
         Route::OpenApi => adapter::page("application/json", Bytes::from_static(adapter::OPENAPI)),
         Route::Page(path) => {
             let asset = page::asset(&path).filter(|_| shared.page);
@@ -206,10 +253,19 @@ async fn stream_from_body(
     let max = adapter::body_bytes_max(&Route::StreamFromBody, limits);
     let body = read_body(core, body, max, RefusalCode::TooManySubscriptions).await?;
     let request = adapter::stream_from_body(parts, &body, limits)?;
-    open_streaming(core, (parts, opener), Route::Stream(request), upgrade)
+    let shared = &core.shared;
+    let opener = upgrade.place.peer(opener);
+    let opener = shared.permit_read(&opener, &request.filters).await?;
+    open_streaming(
+        core,
+        (parts, opener.principal),
+        Route::Stream(request),
+        upgrade,
+    )
 }
 
-fn without_body_for_head(parts: &Parts, mut response: Response<Bytes>) -> Response<Bytes> {
+/// An answer as a `HEAD` gets it, to a `HEAD`.
+pub fn without_body_for_head(parts: &Parts, mut response: Response<Bytes>) -> Response<Bytes> {
     if parts.method == Method::HEAD {
         let length = response.body().len();
         if length > 0 {
@@ -231,11 +287,42 @@ fn not_found(path: &str) -> Refusal {
     )
 }
 
+/// Reads away a body that nobody wants, if it is soon over: an answer that comes before the end of it over HTTP/2 is
+/// followed by a reset (RFC 9113, 8.1), which curl before version 8 takes for the end of the answer too.
+async fn discard(parts: &Parts, mut body: Incoming) {
+    if parts.version != Version::HTTP_2 {
+        return;
+    }
+    let reading = async {
+        let mut left = DISCARDED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Over or not, the answer goes out.
+    drop(timeout(DISCARD_TIME_MAX, reading).await);
+}
+
+/// Reads a body of at most so many bytes; a longer one is refused with this code.
 async fn read_body(
     core: &Core,
-    mut body: Incoming,
+    body: Incoming,
     max: usize,
     code: RefusalCode,
+) -> Result<Bytes, Refusal> {
+    read_within(core, core.body_budget(), body, (max, code)).await
+}
+
+/// The same, within what this budget has.
+pub async fn read_within(
+    core: &Core,
+    mut budget: BodyBudget<'_>,
+    mut body: Incoming,
+    (max, code): (usize, RefusalCode),
 ) -> Result<Bytes, Refusal> {
     let limit = Duration::from_millis(core.shared.limits.request_body_ms_max);
     let too_large = || {
@@ -252,7 +339,6 @@ async fn read_body(
     }
     let read = async {
         let mut whole = BytesMut::new();
-        let mut budget = core.body_budget();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 Refusal::new(
@@ -282,16 +368,13 @@ async fn read_body(
     })
 }
 
-async fn publish(
-    core: &Core,
-    sender: &Principal,
-    drafts: Vec<Draft>,
-) -> Result<Vec<Receipt>, Refusal> {
+async fn publish(core: &Core, sender: &Peer, drafts: Vec<Draft>) -> Result<Vec<Receipt>, Refusal> {
     if core.is_draining() {
         let detail =
             "the server is going down: publish again in a moment, with the same idempotency key";
         return Err(Refusal::new(RefusalCode::ShuttingDown, detail));
     }
+    core.shared.still_in(sender)?;
     let (reply, receiver) = oneshot::channel();
     core.with(|shard| {
         // The requester may be gone by then; the message is committed all the same.
@@ -306,10 +389,11 @@ async fn publish(
 
 async fn read_page(
     core: &Core,
-    reader: &Principal,
+    reader: &Peer,
     wanted: Wanted,
     messages_max: usize,
 ) -> Result<(Page, Option<Gap>), Refusal> {
+    core.shared.still_in(reader)?;
     let (sender, receiver) = oneshot::channel();
     core.with(|shard| {
         let reply = Box::new(move |result| drop(sender.send(result)));
@@ -319,7 +403,7 @@ async fn read_page(
 }
 
 /// The shard ended before it answered.
-fn lost() -> Refusal {
+pub fn lost() -> Refusal {
     Refusal::new(
         RefusalCode::ShuttingDown,
         "the server went down before it could answer: try again",
@@ -328,8 +412,9 @@ fn lost() -> Refusal {
 
 async fn history(
     core: &Rc<Core>,
-    (parts, reader): (&Parts, &Arc<Principal>),
+    (parts, reader): (&Parts, &Peer),
     request: History,
+    is_public: bool,
 ) -> Result<Response<Bytes>, Refusal> {
     let shared = &core.shared;
     let wanted = Wanted {
@@ -352,6 +437,7 @@ async fn history(
     let caching = Caching {
         now: shared.clock.now(),
         age_max,
+        is_public,
     };
     let found = Found {
         page: &page,
@@ -364,12 +450,12 @@ async fn history(
 /// Waits for the first message after a position, as a subscription like any other.
 async fn long_poll(
     core: &Rc<Core>,
-    reader: &Arc<Principal>,
+    reader: &Peer,
     (request, after): (History, Cursor),
     wait: Duration,
 ) -> Response<Bytes> {
     let conversation = Box::new(PollConversation::new(request.filters, after, wait));
-    let id = core.connect_pulled(conversation, Arc::clone(reader).into());
+    let id = core.connect_pulled(conversation, reader.clone());
     let stream = Stream::new(Rc::clone(core), id);
     let first = poll_fn(|cx| core.poll_frame(stream.id(), cx)).await;
     let mut frames: Vec<Bytes> = first.into_iter().collect();
@@ -392,7 +478,9 @@ fn open_streaming(
     route: Route,
     upgrade: Upgrade,
 ) -> Result<Response<Reply>, Refusal> {
-    let OpenStream { mut head, serves } = streams::open(core, parts, &opener, route)?;
+    upgrade.place.count(&core.shared)?;
+    let OpenStream { mut head, serves } =
+        streams::open(core, (parts, &upgrade.place), &opener, route)?;
     head.version = parts.version;
     let core = Rc::clone(core);
     let conversation = match serves {
@@ -410,11 +498,11 @@ fn open_streaming(
     };
     // Hyper frames the body, and may keep the connection.
     head.headers.remove(header::CONNECTION);
-    let id = core.connect_pulled(conversation, opener.into());
-    Ok(Response::from_parts(
-        head,
-        Reply::Stream(Stream::new(core, id)),
-    ))
+    let (place, protocol) = (upgrade.place, conversation.protocol().name());
+    let id = core.connect_pulled(conversation, place.peer(opener));
+    place.tell(core.index, id, protocol);
+    let stream = Stream::new(core, id).at(place);
+    Ok(Response::from_parts(head, Reply::Stream(stream)))
 }
 
 async fn serve_upgraded(
@@ -441,9 +529,13 @@ async fn serve_upgraded(
             };
             socket::start(core, begin, place).await;
         }
-        Serves::Mqtt => {
-            let head = Bytes::new();
-            let upgraded = mqtt::Upgraded { socket, head, rest };
+        Serves::Mqtt(shown) => {
+            let upgraded = mqtt::Upgraded {
+                socket,
+                head: Bytes::new(),
+                rest,
+                shown,
+            };
             mqtt::serve_upgraded(core, upgraded, place).await;
         }
     }

@@ -8,16 +8,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidings_hub::{Inbox, Shard, ShardConfig};
-use tidings_types::{Refusal, RefusalCode};
+use http::HeaderMap;
+use tidings_hub::{ConnectionId, Inbox, Peer, Shard, ShardConfig};
+use tidings_ports::Certificate;
+use tidings_types::{Principal, Refusal, RefusalCode};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::accept::{Accepted, Permit, Spoken};
+use super::accept::{Accepted, Counted, Endpoint, Permit, Spoken};
 use super::core::{Core, Open};
 use super::link::Link;
-use super::{Shared, front, mqtt, stomp, tls};
+use super::proxies::{self, Sender};
+use super::{Shared, admin, front, mqtt, refused, stomp, tls};
 
 /// Between two looks at the timers: the width of a slot of the wheel.
 const TICK: Duration = Duration::from_millis(64);
@@ -53,26 +56,122 @@ pub struct ShardThread {
 /// outlives the HTTP that it came by.
 pub type Place = Rc<Seat>;
 
-/// What a connection holds of the counts of open ones.
+/// Where the client of a connection, or of one request on it, is; and what is held of the counts of open ones.
 pub struct Seat {
-    _open: Open,
-    /// The peer's.
+    /// The client's, as far as those tell who are trusted.
     pub address: IpAddr,
-    permit: Cell<Option<Permit>>,
+    /// What it proved in the TLS handshake.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Whether it came over TLS.
+    pub is_tls: bool,
+    held: Held,
+}
+
+enum Held {
+    /// A connection.
+    Connection {
+        permit: Cell<Option<Permit>>,
+        _open: Open,
+    },
+    /// A request that a proxy passes on, over this connection.
+    Request {
+        connection: Place,
+        counted: Cell<Option<Counted>>,
+    },
+}
+
+/// What goes with a connection from shard to shard.
+pub struct Belongings {
+    permit: Permit,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Seat {
-    fn new(core: &Rc<Core>, permit: Permit) -> Place {
+    fn new(open: Open, belongings: Belongings, is_tls: bool) -> Place {
+        let Belongings {
+            permit,
+            certificate,
+        } = belongings;
         Rc::new(Self {
-            _open: core.open(),
             address: permit.address(),
-            permit: Cell::new(Some(permit)),
+            certificate,
+            is_tls,
+            held: Held::Connection {
+                permit: Cell::new(Some(permit)),
+                _open: open,
+            },
         })
     }
 
-    /// The permit, for the shard that the connection moves to; once.
-    pub fn take_permit(&self) -> Option<Permit> {
-        self.permit.take()
+    /// The place of a request: that of its connection, unless a proxy passes it on that says whose it is.
+    pub fn of_request(place: &Place, shared: &Shared, headers: &HeaderMap) -> Place {
+        let proxy = &shared.reloadable().proxy;
+        let client = shared.proxy_counts.client_of(proxy, place.address, headers);
+        let Some(address) = client else {
+            return Rc::clone(place);
+        };
+        Rc::new(Self {
+            address,
+            // The proxy's, if there is one: it says nothing of the client.
+            certificate: None,
+            is_tls: place.is_tls || proxies::came_by_tls(headers),
+            held: Held::Request {
+                connection: Rc::clone(place),
+                counted: Cell::new(None),
+            },
+        })
+    }
+
+    /// Counts a request that becomes a stream as a connection of its client; one that is not passed on is counted
+    /// already.
+    pub fn count(&self, shared: &Shared) -> Result<(), Refusal> {
+        let Held::Request { counted, .. } = &self.held else {
+            return Ok(());
+        };
+        let (is_exempt, now) = (shared.stands_for_many(self.address), shared.clock.tick());
+        let one_more = shared.sockets.count(self.address, is_exempt, now)?;
+        counted.set(Some(one_more));
+        Ok(())
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self, principal: Arc<Principal>) -> Peer {
+        Peer {
+            principal,
+            address: Some(self.address),
+            certificate: self.certificate.clone(),
+        }
+    }
+
+    /// Says in the log where the peer of a connection is.
+    pub fn tell(&self, shard: usize, id: ConnectionId, protocol: &str) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            // As the hub calls it where it logs a refusal.
+            let connection = format!("{shard}-{}", id.slot());
+            tracing::debug!(address = %self.address, protocol, connection, "connected");
+        }
+    }
+
+    /// What goes with the connection to another shard; once.
+    pub fn take_belongings(&self) -> Option<Belongings> {
+        let certificate = self.certificate.clone();
+        match &self.held {
+            Held::Connection { permit, .. } => Some(Belongings {
+                permit: permit.take()?,
+                certificate,
+            }),
+            Held::Request {
+                connection,
+                counted,
+            } => {
+                let mut permit = connection.take_belongings()?.permit;
+                permit.take_over(self.address, counted.take());
+                Some(Belongings {
+                    permit,
+                    certificate,
+                })
+            }
+        }
     }
 }
 
@@ -172,28 +271,111 @@ fn open(core: &Rc<Core>, accepted: Accepted) {
         Ok(socket) => socket,
         Err(error) => return tracing::debug!(%error, "a new connection broke at once"),
     };
+    let arrived = Arrived {
+        endpoint,
+        socket,
+        open: core.open(),
+        permit,
+        refusal,
+    };
     let core = Rc::clone(core);
-    let place = Seat::new(&core, permit);
-    // Of those that are refused, only HTTP has words for it that are worth a handshake.
-    if endpoint.tls && (refusal.is_none() || endpoint.spoken == Spoken::Http) {
+    let settings = &core.shared.reloadable().proxy;
+    let has_header =
+        settings.protocol.contains(&endpoint.name()) && settings.trusts(arrived.permit.address());
+    if has_header {
         tokio::task::spawn_local(async move {
-            if let Some(link) = tls::secure(&core, socket, endpoint.spoken).await {
-                begin(core, (endpoint.spoken, link), place, refusal);
+            if let Some(arrived) = readdress(&core, arrived).await {
+                secure(core, arrived).await;
             }
         });
+    } else if arrived.wants_tls() {
+        tokio::task::spawn_local(secure(core, arrived));
     } else {
-        begin(core, (endpoint.spoken, socket.into()), place, refusal);
+        let (spoken, refusal) = (endpoint.spoken, arrived.refusal);
+        let link = arrived.socket.into();
+        let belongings = Belongings {
+            permit: arrived.permit,
+            certificate: None,
+        };
+        let place = Seat::new(arrived.open, belongings, false);
+        begin(core, (spoken, link), place, refusal);
     }
+}
+
+/// A connection of which nothing has been read.
+struct Arrived {
+    endpoint: Endpoint,
+    socket: TcpStream,
+    open: Open,
+    permit: Permit,
+    refusal: Option<Refusal>,
+}
+
+impl Arrived {
+    /// Of those that are refused, only HTTP has words for it that are worth a handshake.
+    fn wants_tls(&self) -> bool {
+        let has_words = matches!(self.endpoint.spoken, Spoken::Http | Spoken::Admin);
+        self.endpoint.tls && (self.refusal.is_none() || has_words)
+    }
+}
+
+/// Reads whose connection it is that a proxy passes on. `None` if the connection is over.
+async fn readdress(core: &Core, mut arrived: Arrived) -> Option<Arrived> {
+    let shared = &core.shared;
+    if let Sender::Client(address) = proxies::read_header(core, &arrived.socket).await? {
+        let (is_exempt, now) = (shared.stands_for_many(address), shared.clock.tick());
+        let permit = &mut arrived.permit;
+        match permit.readdress(address, is_exempt, arrived.endpoint, now) {
+            Ok(refusal) => arrived.refusal = arrived.refusal.or(refusal),
+            Err(code) => {
+                shared.metrics.refused(code);
+                return None;
+            }
+        }
+    }
+    Some(arrived)
+}
+
+/// Makes the TLS handshake, if there is to be one, and serves the connection.
+async fn secure(core: Rc<Core>, arrived: Arrived) {
+    let wants_tls = arrived.wants_tls();
+    let Arrived {
+        endpoint,
+        socket,
+        open,
+        permit,
+        refusal,
+    } = arrived;
+    let (link, certificate) = if wants_tls {
+        let Some(link) = tls::secure(&core, socket, endpoint.spoken).await else {
+            return;
+        };
+        let names = core.shared.reloadable().client_certificates;
+        let shown = link.client_certificate();
+        let certificate = shown.and_then(|shown| tls::certificate(shown, names));
+        (link, certificate.map(Arc::new))
+    } else {
+        (socket.into(), None)
+    };
+    let belongings = Belongings {
+        permit,
+        certificate,
+    };
+    let place = Seat::new(open, belongings, wants_tls);
+    begin(core, (endpoint.spoken, link), place, refusal);
 }
 
 /// Serves a connection, or refuses it, in a task of its own.
 fn begin(core: Rc<Core>, (spoken, link): (Spoken, Link), place: Place, refusal: Option<Refusal>) {
     match (spoken, refusal) {
         (Spoken::Http, None) => drop(tokio::task::spawn_local(front::serve(core, link, place))),
-        (Spoken::Http, Some(refusal)) => drop(tokio::task::spawn_local(async move {
-            front::refuse(&core, link, refusal).await;
-            drop(place);
-        })),
+        (Spoken::Admin, None) => drop(tokio::task::spawn_local(admin::serve(core, link, place))),
+        (Spoken::Http | Spoken::Admin, Some(refusal)) => {
+            drop(tokio::task::spawn_local(async move {
+                refused::tell(core, link, refusal).await;
+                drop(place);
+            }));
+        }
         (Spoken::Mqtt, None) => drop(tokio::task::spawn_local(mqtt::serve(core, link, place))),
         (Spoken::Stomp, None) => drop(tokio::task::spawn_local(stomp::serve(core, link, place))),
         // The first word is the client's: an answer before it would be one that it does not expect, and which version
@@ -205,8 +387,9 @@ fn begin(core: Rc<Core>, (spoken, link): (Spoken, Link), place: Place, refusal: 
 /// Takes in a connection that another shard has read the first packet of.
 fn take_in(core: &Rc<Core>, moved: mqtt::Moved) {
     match moved.land() {
-        Ok((landed, permit)) => {
-            let place = Seat::new(core, permit);
+        Ok((landed, belongings)) => {
+            // Its handshake, if it had one, is over.
+            let place = Seat::new(core.open(), belongings, false);
             tokio::task::spawn_local(mqtt::serve_landed(Rc::clone(core), landed, place));
         }
         Err(error) => tracing::debug!(%error, "a connection broke on its way to its shard"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tidings_hub::{ConnectionId, Peer};
+use tidings_hub::ConnectionId;
 use tidings_ports::Conversation;
 use tidings_types::{Principal, Refusal, RefusalCode};
 use tokio::time::timeout;
@@ -44,16 +44,9 @@ pub async fn start(core: Rc<Core>, begin: Begin, place: Place) {
     } = begin;
     let protocol = conversation.protocol().name();
     let connect = || {
-        let peer = Peer {
-            principal,
-            address: Some(place.address),
-        };
+        let peer = place.peer(principal);
         let id = core.connect_socket(conversation, peer, head, socket);
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            // As the hub calls it where it logs a refusal.
-            let connection = format!("{}-{}", core.index, id.slot());
-            tracing::debug!(address = %place.address, protocol, connection, "connected");
-        }
+        place.tell(core.index, id, protocol);
         Connection {
             core: Rc::clone(&core),
             id,
@@ -101,6 +94,7 @@ impl Connection {
             match poll_fn(|cx| self.core.poll_work(self.id, self.finished, cx)).await {
                 Work::Read => match self.core.receive(self.id, &mut self.rest) {
                     Received::More => {}
+                    Received::Much => tokio::task::yield_now().await,
                     Received::Finished => self.finished = true,
                     Received::Broken => return,
                 },

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidings_adapters::stomp::{StompConversation, StompOptions, Transport};
+use tidings_ports::Credential;
 use tidings_types::RefusalCode;
 use tokio::time::timeout;
 
@@ -27,6 +28,7 @@ pub async fn serve(core: Rc<Core>, socket: Link, place: Place) {
             transport: Transport::Tcp,
             limits: Arc::clone(&core.shared.limits),
             sign_on: core.shared.logins.sign_on(),
+            shown: Credential::Anonymous,
         });
         let begin = socket::Begin {
             principal: core.shared.newcomer(),

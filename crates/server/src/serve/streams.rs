@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use tidings_adapters::http as adapter;
 use tidings_adapters::http::{RawSocket, Route};
 use tidings_adapters::mqtt;
-use tidings_adapters::sse::{SseConversation, SseRequest};
+use tidings_adapters::sse::{self, SseConversation, SseRequest};
 use tidings_adapters::stomp::{self, StompConversation, StompOptions};
 use tidings_adapters::websocket::{
     self, HandshakeOptions, RawConversation, RawOptions, TidingsConversation,
 };
+use tidings_hub::Shard;
 use tidings_hub::gate::{self, Wanted};
 use tidings_ports::{Conversation, Start};
 use tidings_ports::{Credential, SignOn};
@@ -32,8 +34,8 @@ pub struct OpenStream {
 pub enum Serves {
     /// A conversation, on this shard.
     Conversation(Box<dyn Conversation>),
-    /// MQTT, on the shard that its first packet asks for.
-    Mqtt,
+    /// MQTT, on the shard that its first packet asks for, and what the handshake showed.
+    Mqtt(Credential),
 }
 
 /// Whether the route is one that [`open`] opens.
@@ -61,24 +63,47 @@ pub async fn opener(
     }
     let signs_on = matches!(route, Route::MqttSocket | Route::StompSocket);
     if !signs_on && !matches!(route, Route::TidingsSocket) {
-        return shared.requester(parts, place.address).await;
+        let requester = place.peer(shared.requester(parts, place).await?);
+        let filters = match route {
+            Route::Stream(request) => &request.filters[..],
+            Route::RawSocket(raw) => std::slice::from_ref(&raw.filter),
+            _ => &[],
+        };
+        let permitted = shared.permit_read(&requester, filters).await?;
+        return Ok(permitted.principal);
     }
-    let is_shown = !matches!(adapter::credential(parts)?, Credential::Anonymous);
-    if signs_on && is_shown {
+    let is_shown = !matches!(shared.shown(parts, place)?, Credential::Anonymous);
+    // What a page cannot help but show in the handshake counts for its CONNECT.
+    let is_explicit = !matches!(adapter::credential(parts)?, Credential::Anonymous);
+    if signs_on && is_explicit && !adapter::is_shown_in_subprotocol(parts) {
         let detail = "a credential is shown in CONNECT here: leave it away from the handshake";
         return Err(Refusal::new(RefusalCode::BadRequest, detail));
     }
-    match shared.requester(parts, place.address).await {
-        Ok(principal) if !signs_on => Ok(principal),
-        Err(refusal) if is_shown => Err(refusal),
-        _ => Ok(shared.newcomer()),
+    if signs_on {
+        return Ok(shared.newcomer());
     }
+    match shared.requester(parts, place).await {
+        Err(refusal) if is_shown => Err(refusal),
+        Err(_) => Ok(shared.newcomer()),
+        opener => opener,
+    }
+}
+
+/// The answer to a request that is refused. An event stream that may be there later is put off in a way that an
+/// `EventSource` survives.
+pub fn refused(core: &Core, parts: &Parts, refusal: &Refusal) -> Response<Bytes> {
+    let routed = adapter::route(parts, &core.shared.limits);
+    let is_event_stream = parts.method == Method::GET && matches!(routed, Ok(Route::Stream(_)));
+    if is_event_stream && refusal.retry_after().is_some() {
+        return sse::come_back(refusal, core.with(Shard::next_random));
+    }
+    adapter::refused(parts, refusal)
 }
 
 /// Prepares a stream or WebSocket for a request, or says why not.
 pub fn open(
     core: &Core,
-    parts: &Parts,
+    (parts, place): (&Parts, &Place),
     principal: &Principal,
     route: Route,
 ) -> Result<OpenStream, Refusal> {
@@ -89,8 +114,8 @@ pub fn open(
     match route {
         Route::Stream(request) => event_stream(core, parts, principal, request),
         Route::RawSocket(socket) => raw_socket(core, parts, principal, socket),
-        Route::MqttSocket => mqtt_socket(core, parts),
-        Route::StompSocket => stomp_socket(core, parts),
+        Route::MqttSocket => mqtt_socket(core, parts, place),
+        Route::StompSocket => stomp_socket(core, parts, place),
         _ => tidings_socket(core, parts),
     }
 }
@@ -125,7 +150,7 @@ fn raw_socket(
     } = socket;
     admit(core, principal, std::slice::from_ref(&filter), &start)?;
     let deflate = core.shared.websocket_compression;
-    let accepted = handshake(core, parts, &[], deflate)?;
+    let accepted = handshake(core, parts, &[websocket::RAW_SUBPROTOCOL], deflate)?;
     let options = RawOptions {
         filter,
         start,
@@ -151,7 +176,7 @@ fn tidings_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
     })
 }
 
-fn mqtt_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
+fn mqtt_socket(core: &Core, parts: &Parts, place: &Place) -> Result<OpenStream, Refusal> {
     if !core.shared.mqtt_websocket {
         let detail = "MQTT over WebSocket is turned off (mqtt.websocket)";
         return Err(Refusal::new(RefusalCode::NotFound, detail));
@@ -165,11 +190,11 @@ fn mqtt_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
     }
     Ok(OpenStream {
         head: switching(&accepted)?,
-        serves: Serves::Mqtt,
+        serves: Serves::Mqtt(in_handshake(core, parts, place)?),
     })
 }
 
-fn stomp_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
+fn stomp_socket(core: &Core, parts: &Parts, place: &Place) -> Result<OpenStream, Refusal> {
     if !core.shared.stomp_websocket {
         let detail = "STOMP over WebSocket is turned off (stomp.websocket)";
         return Err(Refusal::new(RefusalCode::NotFound, detail));
@@ -180,11 +205,20 @@ fn stomp_socket(core: &Core, parts: &Parts) -> Result<OpenStream, Refusal> {
         transport: stomp::Transport::websocket(accepted.subprotocol),
         limits: Arc::clone(&core.shared.limits),
         sign_on: core.shared.logins.sign_on(),
+        shown: in_handshake(core, parts, place)?,
     });
     Ok(OpenStream {
         head: switching(&accepted)?,
         serves: Serves::Conversation(Box::new(conversation)),
     })
+}
+
+/// What a handshake shows for a CONNECT that shows nothing.
+fn in_handshake(core: &Core, parts: &Parts, place: &Place) -> Result<Credential, Refusal> {
+    match core.shared.logins.sign_on() {
+        SignOn::Open => Ok(Credential::Anonymous),
+        SignOn::Judged => core.shared.shown(parts, place),
+    }
 }
 
 /// The hub admits every subscription itself; asked before, a refusal can still be an HTTP status.

@@ -155,7 +155,7 @@ fn no_secret_is_in_the_log_or_the_metrics() {
             drop(Request::get(&target).open(address));
         }
     }
-    let metrics = Request::get("/metrics").send(address).text();
+    let metrics = Request::get("/metrics").send(guarded.server.admin()).text();
     let accepted = guarded.server.metric(
         "tidings_logins_total",
         r#"protocol="mqtt",outcome="accepted""#,

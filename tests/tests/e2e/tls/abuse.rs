@@ -1,11 +1,12 @@
 //! Peers that never finish a handshake, or speak something else.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use tidings_e2e::http::{connect, get};
 use tidings_e2e::tls::{Authority, s_client};
-use tidings_e2e::tools::{output, stdout};
+use tidings_e2e::tools::{Background, output, stdout};
 use tidings_e2e::{Options, PATIENCE, Server, eventually};
 
 use super::{curl, failures};
@@ -141,4 +142,71 @@ fn over_the_limit_on_connections_there_is_an_answer_over_tls() {
     assert!(told.starts_with("HTTP/1.1 503"), "{told}");
     assert!(told.to_lowercase().contains("retry-after:"), "{told}");
     drop(held);
+}
+
+/// What the kernel holds of what the server has written to the one peer of this address (proc(5), `/proc/net/tcp`).
+fn unsent_by_the_kernel(address: SocketAddr) -> u64 {
+    let IpAddr::V4(ip) = address.ip() else {
+        panic!("tests are on 127.0.0.0/8");
+    };
+    let local = format!(
+        "{:08X}:{:04X}",
+        u32::from_le_bytes(ip.octets()),
+        address.port()
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let connections = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // 01 is an established connection.
+    let found = connections.filter(|fields| fields[1] == local && fields[3] == "01");
+    let queues = found.map(|fields| u64::from_str_radix(&fields[4][..8], 16).unwrap());
+    queues.sum()
+}
+
+#[test]
+fn what_is_encrypted_and_waits_goes_out_when_the_peer_reads_again() {
+    let authority = Authority::new();
+    let options = Options::default()
+        .tls(&authority)
+        .argument("--memory")
+        .set("limits.heartbeat_ms", 600_000)
+        .set("limits.silence_ms_max", 1_800_000);
+    let server = Server::start(options);
+    server.publish("a", "first");
+    let url = server.https_url("/v1/topics/a?after=earliest");
+    let headers = ["-N", "--http1.1", "-H", "Accept: text/event-stream", &url];
+    let mut program = Background::start(&mut curl(&authority, &headers));
+    let mut lines = BufReader::new(program.child().stdout.take().unwrap()).lines();
+    let mut next = move || {
+        let mut texts = lines.by_ref().map_while(Result::ok);
+        texts
+            .find(|line| line.starts_with("data: "))
+            .expect("the stream goes on")
+    };
+    assert_eq!(next(), "data: first");
+    // curl stops to read when nobody reads what it writes. One message after the other, until the kernel takes no more:
+    // then the outbox is empty, and the last message is with TLS alone.
+    let padding = "x".repeat(8_000);
+    let mut count = 0;
+    loop {
+        let before = unsent_by_the_kernel(server.https());
+        server.publish("a", &format!("{count} {padding}"));
+        count += 1;
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let mut is_stuck = before > 500_000;
+        while is_stuck && Instant::now() < deadline {
+            is_stuck = unsent_by_the_kernel(server.https()) < before + 8_000;
+        }
+        if is_stuck {
+            break;
+        }
+        assert!(count < 5_000, "the kernel takes everything");
+    }
+    for number in 0..count {
+        assert!(
+            next().starts_with(&format!("data: {number} ")),
+            "{number} of {count}"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::process::Command;
 
 use tidings_e2e::http::connect;
+use tidings_e2e::server::tidings;
 use tidings_e2e::tls::{Authority, Pipe, s_client};
 use tidings_e2e::tools::{Background, output, stdout};
 use tidings_e2e::{Options, PATIENCE, Server, eventually, spawn};
@@ -38,6 +39,31 @@ impl Stream {
         let data = self.lines.by_ref();
         let line = data.find(|line| line.starts_with("data: "));
         line.expect("the stream goes on")["data: ".len()..].to_owned()
+    }
+}
+
+#[test]
+fn a_refusal_ahead_of_the_body_reaches_curl() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret").display().to_string();
+    stdout(&mut tidings(&["token", "secret", &secret]));
+    let options = Options::default().tls(&authority);
+    let server = Server::start(options.set("auth.jwt_secret_file", &secret));
+    let url = server.https_url("/v1/topics/news");
+    let large = folder.path().join("large");
+    std::fs::write(&large, vec![b'x'; 200_000]).unwrap();
+    let large = format!("@{}", large.display());
+    for body in ["x", &large] {
+        for _ in 0..10 {
+            let bearer = "Authorization: Bearer not.a.token";
+            let arguments = ["--http2", "-H", bearer, "--data-binary", body, &url];
+            let answer = stdout(curl(&authority, &arguments).args(["-w", "%{http_code}"]));
+            assert!(
+                answer.contains("unauthorized") && answer.ends_with("401"),
+                "{answer}"
+            );
+        }
     }
 }
 

@@ -193,12 +193,15 @@ impl ReasonCode {
         self.client_kinds() & (1 << kind as u8) != 0
     }
 
-    /// The code of a refusal in this kind of packet: the table's, or "unspecified error" where the packet may
-    /// not carry that.
+    /// The code of a refusal in this kind of packet: the table's, or where the packet may not carry that the one that
+    /// says most of what it may.
     #[must_use]
     pub fn of_refusal(refusal: RefusalCode, kind: PacketKind) -> Self {
-        Self::of(refusal.mqtt_reason())
-            .filter(|code| code.server_may_send(kind))
+        let quota = (refusal == RefusalCode::RateLimited).then_some(Self::QuotaExceeded);
+        [Self::of(refusal.mqtt_reason()), quota]
+            .into_iter()
+            .flatten()
+            .find(|code| code.server_may_send(kind))
             .unwrap_or(Self::UnspecifiedError)
     }
 

@@ -142,6 +142,10 @@ fn refusals_become_codes_that_the_packet_may_carry() {
         (RefusalCode::Busy, PacketKind::Puback, 0x80),
         (RefusalCode::ShuttingDown, PacketKind::Disconnect, 0x8b),
         (RefusalCode::TooManySubscriptions, PacketKind::Suback, 0x97),
+        (RefusalCode::TooManyConnections, PacketKind::Connack, 0x97),
+        (RefusalCode::RateLimited, PacketKind::Puback, 0x97),
+        (RefusalCode::RateLimited, PacketKind::Suback, 0x97),
+        (RefusalCode::RateLimited, PacketKind::Disconnect, 0x96),
     ] {
         assert_eq!(ReasonCode::of_refusal(refusal, kind).number(), expect);
     }

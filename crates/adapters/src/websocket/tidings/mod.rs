@@ -399,7 +399,7 @@ impl Conversation for TidingsConversation {
         }
         match event {
             Event::Published { tag, receipts } => self.published(tag, &receipts, turn),
-            Event::Authenticated { tag, expires } => self.authenticated(tag, expires, turn),
+            Event::Authenticated { tag, expires, .. } => self.authenticated(tag, expires, turn),
             Event::Refused { tag, refusal } => self.refused(tag, &refusal, turn),
             Event::Subscribed { tag, key, cursor } => self.subscribed(tag, key, cursor, turn),
             Event::Unsubscribed { tag, .. } | Event::Settled { tag } => {
@@ -410,13 +410,21 @@ impl Conversation for TidingsConversation {
             }
             Event::Gap { key, gap } => self.gap(key, gap, turn),
             Event::Lost { key, refusal } => self.lost(key, &refusal, turn),
+            Event::Expiring { left } => {
+                let ms = left.as_millis();
+                let answer = Answer::new("expiring", None).plain("expires_in_ms", ms);
+                turn.frames.push(answer.frame());
+            }
             Event::Drain {
                 reconnect_after,
                 refusal,
             } => {
                 self.end_subscriptions(turn);
                 let ms = reconnect_after.as_millis();
-                let answer = Answer::new("drain", None).plain("reconnect_ms", ms);
+                let answer = Answer::new("drain", None)
+                    .plain("reconnect_ms", ms)
+                    .text("code", refusal.code.slug())
+                    .text("message", &refusal.detail);
                 turn.frames.push(answer.frame());
                 self.link.drain(reconnect_after, &refusal, turn);
             }
@@ -473,7 +481,7 @@ fn error(id: Option<&str>, refusal: &Refusal) -> Answer {
     let answer = Answer::new("error", id)
         .text("code", refusal.code.slug())
         .text("message", &refusal.detail);
-    match refusal.code.retry_after_s() {
+    match refusal.retry_after_s() {
         Some(seconds) => answer.plain("retry_after", seconds),
         None => answer,
     }

@@ -405,6 +405,16 @@ fn gaps_and_lost_subscriptions_are_told() {
 }
 
 #[test]
+fn a_peer_is_told_that_its_credential_ends() {
+    let mut driver = open();
+    let out = driver.event(Event::Expiring {
+        left: Duration::from_millis(59_950),
+    });
+    let expect = br#"{"op":"expiring","expires_in_ms":59950}"#;
+    assert_eq!(parts(&out.frames[0]).1, expect);
+}
+
+#[test]
 fn draining_tells_when_to_come_back_and_closes() {
     let mut driver = open();
     send(&mut driver, r#"{"op":"subscribe","topic":"a"}"#);
@@ -414,7 +424,7 @@ fn draining_tells_when_to_come_back_and_closes() {
     });
     assert_eq!(
         parts(&out.frames[0]).1,
-        br#"{"op":"drain","reconnect_ms":3200}"#
+        br#"{"op":"drain","reconnect_ms":3200,"code":"shutting-down","message":"the server is restarting"}"#
     );
     let expect = (1012, "restarting, reconnect in 3200 ms".to_owned());
     assert_eq!(close_parts(&out.frames[1]), expect);

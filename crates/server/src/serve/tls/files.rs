@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert,
@@ -20,6 +20,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 
 use crate::config::{CertificateFiles, ClientAuth, TlsSettings, TlsVersion};
+use crate::serve::acme::Acme;
 
 /// Why files cannot be used.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ pub enum TlsError {
         /// Which.
         path: PathBuf,
     },
+    /// One is not a key for HMAC in base64url.
+    NotAKey {
+        /// Which.
+        path: PathBuf,
+    },
     /// A certificate and its key are not fit for use, or not for each other.
     Unfit {
         /// The files.
@@ -61,6 +67,18 @@ pub enum TlsError {
         path: PathBuf,
         /// Why not.
         source: rustls::Error,
+    },
+    /// One has no revocation list in it.
+    NoRevocationList {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A revocation list is not one that can be used.
+    BadRevocationList {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: VerifierBuilderError,
     },
     /// The client CA cannot be used as a whole.
     UnfitClientCa {
@@ -94,15 +112,30 @@ impl fmt::Display for TlsError {
                 "{} has no private key in it that is not encrypted (-----BEGIN PRIVATE KEY-----)",
                 path.display()
             ),
+            Self::NotAKey { path } => write!(
+                f,
+                "{} has no key in base64url in it, as authorities give it out",
+                path.display()
+            ),
             Self::Unfit { files, source } => write!(
                 f,
                 "cannot use {} with {}: {source}",
                 files.cert.display(),
                 files.key.display()
             ),
+            Self::NoRevocationList { path } => write!(
+                f,
+                "{} has no revocation list in it (-----BEGIN X509 CRL-----)",
+                path.display()
+            ),
             Self::BadClientCa { path, source } => {
                 write!(f, "cannot use {}: {source}", path.display())
             }
+            Self::BadRevocationList { path, source } => write!(
+                f,
+                "cannot use {}: {source}; a list has to be of version 2, with a number and the issuer's key identifier (RFC 5280, 5.1.2.1)",
+                path.display()
+            ),
             Self::UnfitClientCa { path, source } => {
                 write!(f, "cannot use {}: {source}", path.display())
             }
@@ -116,11 +149,16 @@ impl std::error::Error for TlsError {
         match self {
             Self::Unreadable { source, .. } => Some(source),
             Self::NotPem { source, .. } => Some(source),
-            Self::UnfitClientCa { source, .. } => Some(source),
+            Self::UnfitClientCa { source, .. } | Self::BadRevocationList { source, .. } => {
+                Some(source)
+            }
             Self::Unfit { source, .. }
             | Self::BadClientCa { source, .. }
             | Self::Provider(source) => Some(source),
-            Self::NoCertificate { .. } | Self::NoKey { .. } => None,
+            Self::NoCertificate { .. }
+            | Self::NoKey { .. }
+            | Self::NotAKey { .. }
+            | Self::NoRevocationList { .. } => None,
         }
     }
 }
@@ -144,7 +182,8 @@ impl Fingerprint {
     pub fn of(settings: &TlsSettings) -> Self {
         let pairs = settings.certificates.iter();
         let pairs = pairs.flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
-        let client_ca = settings.client_ca.as_deref().map(Path::new);
+        let client_ca = [&settings.client_ca, &settings.client_crl];
+        let client_ca = client_ca.into_iter().flatten().map(Path::new);
         let of = |path: &Path| {
             let found = std::fs::metadata(path).ok()?;
             Some(Mark {
@@ -164,11 +203,14 @@ pub fn tickets() -> Result<Arc<dyn ProducesTickets>, TlsError> {
 }
 
 /// Reads the files; application protocols and tickets are for the caller to set.
-pub fn load(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+pub fn load(settings: &TlsSettings, acme: &Arc<Acme>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let keys = settings.certificates.iter();
     let keys = keys.map(|files| certified_key(files, &provider));
-    let certificates = Certificates(keys.collect::<Result<_, _>>()?);
+    let certificates = Certificates {
+        files: keys.collect::<Result<_, _>>()?,
+        acme: Arc::clone(acme),
+    };
     let versions: &[_] = match settings.version_min {
         TlsVersion::V12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::V13 => &[&rustls::version::TLS13],
@@ -206,7 +248,7 @@ fn certified_key(
 }
 
 /// At least one.
-fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
@@ -221,7 +263,26 @@ fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+/// At least one.
+fn revocation_lists_in(
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
+    match lists {
+        Ok(found) if found.is_empty() => Err(TlsError::NoRevocationList {
+            path: path.to_owned(),
+        }),
+        Ok(found) => Ok(found),
+        Err(source) => Err(TlsError::NotPem {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Unreadable {
         path: path.to_owned(),
         source,
@@ -246,19 +307,36 @@ fn client_verifier(
     }
     let builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let builder = match settings.client_crl.as_deref().map(Path::new) {
+        // Of the whole chain: whoever is not on any list is not known to be good. One that is out of date would let
+        // in whoever keeps the newer one away.
+        Some(crl) => builder
+            .with_crls(revocation_lists_in(crl)?)
+            .enforce_revocation_expiration(),
+        None => builder,
+    };
     let builder = match settings.client_auth {
         ClientAuth::Required => builder,
         ClientAuth::Optional => builder.allow_unauthenticated(),
     };
     builder
         .build()
-        .map_err(|source| TlsError::UnfitClientCa { path, source })
+        .map_err(|source| match (source, &settings.client_crl) {
+            (source @ VerifierBuilderError::InvalidCrl(_), Some(crl)) => {
+                let path = crl.into();
+                TlsError::BadRevocationList { path, source }
+            }
+            (source, _) => TlsError::UnfitClientCa { path, source },
+        })
 }
 
 /// Finds the certificate for a client: one whose names have the host that it asks for, else the first; and of several
-/// such, one with a key that it can verify.
+/// such, one with a key that it can verify. The automatic one comes behind those in files.
 #[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
+struct Certificates {
+    files: Vec<Arc<CertifiedKey>>,
+    acme: Arc<Acme>,
+}
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -273,8 +351,10 @@ impl ResolvesServerCert for Certificates {
             let scheme = key.key.choose_scheme(hello.signature_schemes());
             scheme.is_some()
         };
-        let named = self.0.iter().filter(|key| is_named(key).is_some());
-        let mut in_order = named.chain(&self.0).filter(is_known);
+        let automatic = self.acme.certificate();
+        let all = || self.files.iter().chain(&automatic);
+        let named = all().filter(|key| is_named(key).is_some());
+        let mut in_order = named.chain(all()).filter(is_known);
         in_order.next().map(Arc::clone)
     }
 }

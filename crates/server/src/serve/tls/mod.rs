@@ -3,6 +3,7 @@
 //! [`Tls`] has the configuration in force. A connection takes it when its handshake begins and keeps it, so a reload
 //! drops nobody. Files that cannot be used leave the old configuration in place.
 
+mod certificate;
 mod files;
 mod handshake;
 
@@ -12,11 +13,15 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
+use tidings_types::Timestamp;
 
 use super::accept::Spoken;
+use super::acme::Acme;
 use crate::config::{Config, TlsSettings};
 use files::Fingerprint;
+pub use files::{certificates_in, read};
 
+pub use certificate::certificate;
 pub use files::TlsError;
 pub use handshake::secure;
 
@@ -26,6 +31,8 @@ pub struct Tls {
     in_force: Option<RwLock<Arc<InForce>>>,
     /// What it was made from; held while a new one is made.
     made_from: Mutex<MadeFrom>,
+    /// Automatic certificates.
+    pub acme: Arc<Acme>,
     /// What is counted.
     pub counts: Counts,
 }
@@ -41,13 +48,18 @@ struct InForce {
     http: Arc<ServerConfig>,
     mqtt: Arc<ServerConfig>,
     stomp: Arc<ServerConfig>,
+    admin: Arc<ServerConfig>,
     /// Encrypts session tickets, under keys that nobody else has.
     tickets: Arc<dyn ProducesTickets>,
 }
 
 impl InForce {
-    fn new(settings: &TlsSettings, tickets: Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
-        let mut config = files::load(settings)?;
+    fn new(
+        settings: &TlsSettings,
+        acme: &Arc<Acme>,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<Self, TlsError> {
+        let mut config = files::load(settings, acme)?;
         config.ticketer = Arc::clone(&tickets);
         // A name of its own for each protocol: bytes for one are never taken for another's (RFC 7301, ALPACA).
         let with = |protocols: &[&[u8]]| {
@@ -59,19 +71,22 @@ impl InForce {
             http: with(&[b"h2", b"http/1.1"]),
             mqtt: with(&[b"mqtt"]),
             stomp: with(&[b"stomp"]),
+            admin: with(&[b"http/1.1"]),
             tickets,
         })
     }
 }
 
 impl Tls {
-    /// Reads the files, if a listener has TLS.
-    pub fn open(config: &Config) -> Result<Self, TlsError> {
+    /// Reads the files, if a listener has TLS. `now` says whether a certificate of an earlier run is still good.
+    pub fn open(config: &Config, now: Timestamp) -> Result<Self, TlsError> {
         let settings = config.tls.clone();
-        let wanted = config.https.is_some() || config.mqtts.is_some() || config.stomps.is_some();
+        let listeners = [config.https, config.mqtts, config.stomps, config.admin.tls];
+        let wanted = listeners.iter().any(Option::is_some);
         let files = Fingerprint::of(&settings);
+        let acme = Arc::new(Acme::open(config, now));
         let in_force = if wanted {
-            let in_force = InForce::new(&settings, files::tickets()?)?;
+            let in_force = InForce::new(&settings, &acme, files::tickets()?)?;
             Some(RwLock::new(Arc::new(in_force)))
         } else {
             None
@@ -79,6 +94,7 @@ impl Tls {
         Ok(Self {
             in_force,
             made_from: Mutex::new(MadeFrom { settings, files }),
+            acme,
             counts: Counts::default(),
         })
     }
@@ -90,6 +106,7 @@ impl Tls {
             Spoken::Http => &in_force.http,
             Spoken::Mqtt => &in_force.mqtt,
             Spoken::Stomp => &in_force.stomp,
+            Spoken::Admin => &in_force.admin,
         }))
     }
 
@@ -102,6 +119,7 @@ impl Tls {
 
     /// Takes new settings and reads the files again, changed or not.
     pub fn reload(&self, settings: &TlsSettings) {
+        self.acme.reload(&settings.acme);
         let mut made_from = self.made_from();
         self.remake(&mut made_from, settings.clone());
     }
@@ -141,7 +159,7 @@ impl Tls {
         } else {
             Ok(Arc::clone(&old.tickets))
         };
-        match tickets.and_then(|tickets| InForce::new(&settings, tickets)) {
+        match tickets.and_then(|tickets| InForce::new(&settings, &self.acme, tickets)) {
             Ok(new) => {
                 *in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
                 self.counts.reloaded.fetch_add(1, Relaxed);
@@ -176,6 +194,8 @@ pub enum Failure {
     NoCertificate,
     /// The peer's certificate is not good.
     BadCertificate,
+    /// There is no certificate to show: an automatic one that has not been issued yet.
+    NoCertificateYet,
     /// The peer said that it gives up, for example because it does not trust the certificate.
     Alert,
     /// Anything else.
@@ -184,7 +204,7 @@ pub enum Failure {
 
 impl Failure {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotTls,
         Self::Timeout,
         Self::Closed,
@@ -192,6 +212,7 @@ impl Failure {
         Self::Incompatible,
         Self::NoCertificate,
         Self::BadCertificate,
+        Self::NoCertificateYet,
         Self::Alert,
         Self::Other,
     ];
@@ -207,6 +228,7 @@ impl Failure {
             Self::Incompatible => "incompatible",
             Self::NoCertificate => "no-certificate",
             Self::BadCertificate => "bad-certificate",
+            Self::NoCertificateYet => "no-certificate-yet",
             Self::Alert => "alert",
             Self::Other => "other",
         }
