@@ -249,6 +249,10 @@ impl Authenticator {
                 .is_ok_and(|new| new.grants == principal.grants);
             return (!same).then_some(renewed);
         }
+        let rejected = |reason| Rejection {
+            source: Some(principal.source),
+            reason,
+        };
         if principal.source == Principal::CERTIFICATE && self.certificates {
             let identity = Identity {
                 name: principal.name.clone(),
@@ -256,11 +260,7 @@ impl Authenticator {
                 credential: principal.credential.clone(),
                 ..Identity::default()
             };
-            let renewed = self.admit(identity, Principal::CERTIFICATE);
-            return Some(renewed.map_err(|reason| Rejection {
-                source: Some(Principal::CERTIFICATE),
-                reason,
-            }));
+            return Some(self.admit(identity, principal.source).map_err(rejected));
         }
         let mut reason = Reason::Revoked;
         let of_its_kind = self
@@ -271,19 +271,12 @@ impl Authenticator {
             match source.renew(principal, now) {
                 Renewed::Stands => return None,
                 Renewed::Identity(identity) => {
-                    let renewed = self.admit(*identity, source.label());
-                    return Some(renewed.map_err(|reason| Rejection {
-                        source: Some(source.label()),
-                        reason,
-                    }));
+                    return Some(self.admit(*identity, principal.source).map_err(rejected));
                 }
                 Renewed::Gone(why) => reason = why,
             }
         }
-        Some(Err(Rejection {
-            source: Some(principal.source),
-            reason,
-        }))
+        Some(Err(rejected(reason)))
     }
 }
 

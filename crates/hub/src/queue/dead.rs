@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 use tidings_types::{Draft, Message, Offset, Topic};
 
 use super::{Deliveries, Outstanding};
+use crate::session::name_of;
 
 /// Why a message was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +193,7 @@ pub(crate) fn letter(
     };
     put("tidings-dead-topic", message.topic.to_string());
     put("tidings-dead-message", message.cursor().to_string());
-    put("tidings-dead-queue", super::name_of(queue).to_owned());
+    put("tidings-dead-queue", name_of(queue).to_owned());
     put("tidings-dead-deliveries", count.to_string());
     put("tidings-dead-reason", reason.name().to_owned());
     Some(draft)

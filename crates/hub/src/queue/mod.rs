@@ -614,11 +614,6 @@ pub(crate) fn key_of(name: &str) -> ByteString {
     ByteString::from(format!("{PREFIX}{name}"))
 }
 
-/// A queue's name, from its record's.
-pub(crate) fn name_of(key: &str) -> &str {
-    key.strip_prefix(PREFIX).unwrap_or(key)
-}
-
 /// Whether a kept state is a queue's.
 pub(crate) fn is_queue(key: &str) -> bool {
     key.starts_with(PREFIX)
